@@ -1,0 +1,152 @@
+# Copyright (c) 2026, homelab.registry contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A node's own Docker engine, asked over its unix socket: no SDK and no command line needed there."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+from pathlib import Path
+from urllib.parse import quote
+
+from ..errors import HomelabError
+
+PID_FILES = ("/run/docker.pid", "/var/run/docker.pid", "/run/snap.docker/docker.pid")
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float):
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class Engine:
+    """The few calls of the Docker Engine API that node work needs. Unversioned paths: every engine has them.
+
+    Args:
+        address: `unix:///path/to/socket`.
+        timeout: seconds for one call; a pull is given ten times as much between two lines of progress.
+    """
+
+    def __init__(self, address: str = "unix:///var/run/docker.sock", timeout: float = 10):
+        path = address[len("unix://"):]
+        if not address.startswith("unix:///"):
+            raise HomelabError(
+                f"the engine address {address!r} is not a unix socket",
+                remedy="use unix:///var/run/docker.sock (this work is done on the node itself)",
+            )
+        self.address, self._path, self._timeout = address, path, timeout
+
+    def _request(self, method: str, path: str, timeout: float | None = None) -> http.client.HTTPResponse:
+        connection = _UnixConnection(self._path, timeout or self._timeout)
+        try:
+            connection.request(method, path)
+            return connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            raise HomelabError(
+                f"no Docker engine answers at {self.address}: {error}",
+                remedy="start it (systemctl start docker) and look at its log (journalctl -u docker)",
+            ) from error
+
+    def _json(self, method: str, path: str) -> object:
+        response = self._request(method, path)
+        try:
+            body = response.read()
+            if response.status < 400:
+                return json.loads(body or b"null")
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise HomelabError(
+                f"the answer of the engine at {self.address} to {path} broke off: {error}",
+                remedy="look at its log (journalctl -u docker)",
+            ) from error
+        raise HomelabError(f"the engine at {self.address} answered {response.status} to {path}: {_message(body)}")
+
+    def available(self) -> bool:
+        """Whether an engine answers."""
+        try:
+            return self._request("GET", "/_ping").status == 200
+        except HomelabError:
+            return False
+
+    def info(self) -> dict:
+        """`docker info`: among others ServerVersion, RegistryConfig, Driver."""
+        return self._json("GET", "/info")
+
+    def has_image(self, reference: str) -> bool:
+        """Whether the image is in the engine's store."""
+        response = self._request("GET", f"/images/{quote(reference)}/json")
+        response.read()
+        return response.status == 200
+
+    def remove_image(self, reference: str) -> None:
+        """Remove a reference (untag); the image goes with its last one."""
+        self._json("DELETE", f"/images/{quote(reference)}")
+
+    def pull(self, name: str, tag: str) -> str:
+        """Pull `name:tag` as the user would by `docker pull`.
+
+        Returns:
+            The digest the registry gave for the tag, `sha256:…`.
+
+        Raises:
+            HomelabError: the engine's own words for what went wrong.
+        """
+        response = self._request(
+            "POST", f"/images/create?fromImage={quote(name, safe='')}&tag={quote(tag)}", timeout=self._timeout * 10
+        )
+        digest = ""
+        if response.status != 200:
+            raise HomelabError(f"{name}:{tag} cannot be pulled: {_message(response.read())}")
+        try:
+            for line in response:
+                event = json.loads(line)
+                if "error" in event:
+                    raise HomelabError(f"{name}:{tag} cannot be pulled: {event['error']}")
+                status = event.get("status", "")
+                if status.startswith("Digest: "):
+                    digest = status[len("Digest: "):]
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise HomelabError(f"{name}:{tag} cannot be pulled: the engine's answer broke off: {error}") from error
+        return digest
+
+
+def _message(body: bytes) -> str:
+    try:
+        return json.loads(body)["message"]
+    except (ValueError, KeyError, TypeError):
+        return body[:200].decode("utf-8", "replace")
+
+
+def daemon_process() -> tuple[int, list[str]] | None:
+    """Process id and command line of this machine's dockerd, None if none runs.
+
+    Engines inside containers (a lab, docker-in-docker) are visible in /proc too: a process counts only in
+    this process's own pid namespace.
+    """
+    candidates = []
+    for pid_file in PID_FILES:
+        try:
+            candidates.append(int(Path(pid_file).read_text(encoding="ascii")))
+        except (OSError, ValueError):
+            continue
+    candidates += sorted(int(name) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208 - names only
+    for pid in candidates:
+        proc = Path(f"/proc/{pid}")
+        try:
+            if (proc / "comm").read_text(encoding="utf-8").strip() != "dockerd":
+                continue
+            if (proc / "ns/pid").readlink() != Path("/proc/self/ns/pid").readlink():
+                continue
+            argv = (proc / "cmdline").read_bytes().rstrip(b"\0").decode("utf-8", "replace").split("\0")
+            return pid, argv
+        except OSError:  # gone meanwhile, or not ours to see
+            continue
+    return None
