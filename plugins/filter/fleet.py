@@ -1,0 +1,31 @@
+# Copyright (c) 2026, homelab.registry contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filters that derive a node's settings from the registry's variables."""
+
+from __future__ import annotations
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
+from ansible_collections.homelab.registry.plugins.module_utils.nodes.fleet import registry_facts
+from ansible_collections.homelab.registry.plugins.module_utils.nodes.registries_yaml import mirrors_for
+
+
+def fleet_registry(groups, hostvars):
+    """See registry_facts."""
+    try:
+        return registry_facts(groups, hostvars)
+    except HomelabError as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
+def k3s_mirrors(endpoint, scheme, upstreams):
+    """See mirrors_for."""
+    return mirrors_for(scheme, endpoint, upstreams)
+
+
+class FilterModule:
+    """Register the filters."""
+
+    def filters(self):
+        return {"fleet_registry": fleet_registry, "k3s_mirrors": k3s_mirrors}
