@@ -1,0 +1,75 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What every node knows of the registry."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
+from ansible_collections.homelab.registry.plugins.module_utils.nodes.fleet import DEFAULTS, registry_facts
+
+ADDRESSES = {
+    # variables of the host nas -> endpoint, url, loopback
+    "its name": ({}, "nas:5000", "http://nas:5000", False),
+    "its address": ({"ansible_host": "192.168.1.5"}, "192.168.1.5:5000", "http://192.168.1.5:5000", False),
+    "its port": ({"registry_port": 5443}, "nas:5443", "http://nas:5443", False),
+    "https": ({"registry_scheme": "https"}, "nas:5000", "https://nas:5000", False),
+    "IPv6": ({"ansible_host": "fd00::5"}, "[fd00::5]:5000", "http://[fd00::5]:5000", False),
+    "an endpoint of its own": (
+        {"registry_endpoint": "reg.home.lan:80", "ansible_host": "10.0.0.1", "registry_port": 1},
+        "reg.home.lan:80", "http://reg.home.lan:80", False,
+    ),
+    "an empty endpoint is none": ({"registry_endpoint": ""}, "nas:5000", "http://nas:5000", False),
+    "loopback by address": ({"ansible_host": "127.0.0.1"}, "127.0.0.1:5000", "http://127.0.0.1:5000", True),
+    "loopback by name": ({"registry_endpoint": "localhost:1"}, "localhost:1", "http://localhost:1", True),
+    "loopback by IPv6": ({"ansible_host": "::1"}, "[::1]:5000", "http://[::1]:5000", True),
+}
+
+
+@pytest.mark.parametrize(("variables", "endpoint", "url", "loopback"), ADDRESSES.values(), ids=ADDRESSES)
+def test_addresses(variables, endpoint, url, loopback):
+    facts = registry_facts({"registry": ["nas"]}, {"nas": variables})
+    assert (facts["host"], facts["endpoint"], facts["url"], facts["loopback"]) == (
+        "nas",
+        endpoint,
+        url,
+        loopback,
+    )
+    assert facts["url"] == f"{facts['scheme']}://{facts['endpoint']}"
+
+
+def test_upstreams_are_the_defaults_or_the_hosts_own():
+    assert registry_facts({"registry": ["nas"]}, {"nas": {}})["upstreams"] == DEFAULTS["registry_upstreams"]
+    own = {"nas": {"registry_upstreams": ["quay.io"]}}
+    assert registry_facts({"registry": ["nas"]}, own)["upstreams"] == ["quay.io"]
+
+
+def test_the_defaults_cannot_be_changed_through_a_result():
+    registry_facts({"registry": ["nas"]}, {"nas": {}})["upstreams"].append("evil.example")
+    assert "evil.example" not in DEFAULTS["registry_upstreams"]
+
+
+@pytest.mark.parametrize("groups", [{}, {"registry": []}, {"docker_nodes": ["a"]}])
+def test_no_registry_host(groups):
+    with pytest.raises(HomelabError, match="no host in the group 'registry'") as caught:
+        registry_facts(groups, {"a": {}})
+    assert caught.value.remedy
+
+
+def test_several_hosts_need_one_address():
+    groups, hostvars = {"registry": ["a", "b"]}, {"a": {}, "b": {}}
+    with pytest.raises(HomelabError, match=r"2 hosts \(a, b\).*registry_endpoint"):
+        registry_facts(groups, hostvars)
+    hostvars["a"]["registry_endpoint"] = "front:5000"
+    assert registry_facts(groups, hostvars)["endpoint"] == "front:5000"
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["reg", "http://reg:5000", "reg:", "reg:port", "reg:5000/", "fd00::5:5000", "me:pw@reg:5000", "a b:1"],
+)
+def test_an_endpoint_that_is_none(endpoint):
+    with pytest.raises(HomelabError, match="is not host:port") as caught:
+        registry_facts({"registry": ["nas"]}, {"nas": {"registry_endpoint": endpoint}})
+    assert "host nas" in str(caught.value)
+    assert repr(endpoint) in str(caught.value)
