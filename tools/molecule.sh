@@ -25,5 +25,14 @@ if [ $# = 0 ]; then
     case $scenario in default|homelab) ;; *) set -- "$@" "$scenario" ;; esac
   done
 fi
-for scenario in "$@"; do set -- "$@" -s "$scenario"; shift; done
-molecule test --no-command-borders "$@"
+# One after the other, also after a failure, so that one run tells about all of them; they share the hosts.
+molecule create --no-command-borders -s default
+failed=()
+for scenario in "$@"; do
+  start=$SECONDS
+  # With hosts in common, Molecule takes them for prepared once one scenario has prepared them.
+  molecule prepare --no-command-borders --force -s "$scenario" &&
+    molecule test --no-command-borders --destroy never -s "$scenario" || failed+=("$scenario")
+  printf '\nmolecule: scenario %s took %d s\n\n' "$scenario" $((SECONDS - start))
+done
+[ ${#failed[@]} = 0 ] || { echo "molecule: failed: ${failed[*]}" >&2; exit 1; }
