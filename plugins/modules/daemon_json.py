@@ -94,6 +94,7 @@ engine_version:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.homelab.registry.plugins.module_utils import text_file
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
 from ansible_collections.homelab.registry.plugins.module_utils.nodes import daemon_json, docker_node, files
 from ansible_collections.homelab.registry.plugins.module_utils.nodes.engine import Engine
@@ -102,9 +103,9 @@ from ansible_collections.homelab.registry.plugins.module_utils.nodes.engine impo
 def run(module):
     params = module.params
     path = params["path"]
-    owned = files.parse_owned(files.read_text(files.owned_path(path)))
+    owned = files.parse_owned(text_file.read_text(files.owned_path(path)))
     plan = daemon_json.plan(
-        files.read_text(path),
+        text_file.read_text(path),
         path,
         insecure_registries=params["insecure_registries"],
         registry_mirrors=params["registry_mirrors"],

@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .. import text_file
 from ..errors import HomelabError
 from . import daemon_json, files
 from .engine import Engine, daemon_process
@@ -156,14 +157,14 @@ def apply(plan: daemon_json.Plan, owned_before: dict, engine: Engine, timeout: f
     if plan.changed:
         if plan.before is not None:
             outcome.backup = files.back_up(plan.path, plan.before)
-        files.write_atomic(plan.path, plan.after, 0o644)
+        text_file.write_atomic(plan.path, plan.after, 0o644)
     try:
         if running and (plan.changed or stale):
             outcome.seconds = _reload(plan, engine, timeout)
             outcome.reloaded = True
         note = files.owned_path(plan.path)
         if plan.owned != {key: owned_before.get(key, []) for key in plan.owned}:
-            files.write_atomic(note, files.dump_owned({**owned_before, **plan.owned}), 0o644)
+            text_file.write_atomic(note, files.dump_owned({**owned_before, **plan.owned}), 0o644)
     except HomelabError:
         _roll_back(plan, engine if running else None)
         if outcome.backup:
@@ -239,9 +240,9 @@ def _roll_back(plan: daemon_json.Plan, engine: Engine | None) -> None:
         # A key that the old file does not have would stay in the engine: only an explicit empty list undoes it.
         explicit = daemon_json.explicit(plan)
         with contextlib.suppress(HomelabError):
-            files.write_atomic(plan.path, explicit.after, 0o644)
+            text_file.write_atomic(plan.path, explicit.after, 0o644)
             _reload(explicit, engine, timeout=3)
     if plan.before is None:
         Path(plan.path).unlink(missing_ok=True)
     else:
-        files.write_atomic(plan.path, plan.before, 0o644)
+        text_file.write_atomic(plan.path, plan.before, 0o644)

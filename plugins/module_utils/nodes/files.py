@@ -1,18 +1,16 @@
 # Copyright (c) 2026, homelab.registry contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files on a node that others own too: atomic writes, backups, and what we added to them."""
+"""Files on a node that others own too: backups, and what we added to them."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 import time
 from pathlib import Path
 
-from ..errors import HomelabError
+from ..text_file import write_atomic
 
 #: Beside the file it speaks of: which entries of it are ours (so that a changed endpoint can be taken out
 #: again without touching the entries a person wrote).
@@ -21,60 +19,9 @@ KEEP_BACKUPS = 5
 _USERINFO = re.compile(r"(?<=://)[^/\s\"]+(?=@)")
 
 
-def read_text(path: str) -> str | None:
-    """The file's text, or None if there is no such file.
-
-    Raises:
-        HomelabError: the path is not a readable text file.
-    """
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise HomelabError(
-            f"{path} cannot be read: {error}", remedy="make it a readable UTF-8 text file, or move it away"
-        ) from error
-
-
 def without_userinfo(text: str) -> str:
     """A text for eyes and logs: the credentials inside its URLs masked."""
     return _USERINFO.sub("********", text)
-
-
-def write_atomic(path: str, text: str, mode: int) -> None:
-    """Put `text` in place at once: a reader, or a crash, sees the old file or the new one, never a half.
-
-    An existing file keeps its owner, group and mode; `mode` (permission bits) is for a new one. A symbolic
-    link is followed, so that the link itself stays.
-
-    Raises:
-        HomelabError: the file could not be written; the old one is untouched.
-    """
-    target = Path(os.path.realpath(path))
-    temporary = None
-    try:
-        target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=str(target.parent))
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        try:
-            found = target.stat()
-            os.chown(temporary, found.st_uid, found.st_gid)
-            mode = found.st_mode & 0o7777
-        except FileNotFoundError:
-            pass
-        Path(temporary).chmod(mode)
-        Path(temporary).replace(target)
-    except OSError as error:
-        if temporary and os.path.exists(temporary):  # noqa: PTH110 - a str from mkstemp
-            os.unlink(temporary)  # noqa: PTH108
-        raise HomelabError(
-            f"{path} cannot be written: {error.strerror or error}",
-            remedy="check the file's attributes (lsattr), the mount (read-only?) and the free space of its directory",
-        ) from error
 
 
 def back_up(path: str, text: str, mode: int = 0o600) -> str:

@@ -16,6 +16,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from ansible_collections.homelab.registry.plugins.module_utils import text_file
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
 from ansible_collections.homelab.registry.plugins.module_utils.nodes import daemon_json, docker_node, files
 from ansible_collections.homelab.registry.plugins.module_utils.nodes.engine import Engine
@@ -46,12 +47,12 @@ class Node:
 
     def plan(self, insecure=(ENDPOINT,), mirrors=(URL,)):
         return daemon_json.plan(
-            files.read_text(str(self.path)), str(self.path),
+            text_file.read_text(str(self.path)), str(self.path),
             insecure_registries=list(insecure), registry_mirrors=list(mirrors), owned=self.owned(),
         )
 
     def owned(self):
-        return files.parse_owned(files.read_text(str(self.note)))
+        return files.parse_owned(text_file.read_text(str(self.note)))
 
     def bring_in_line(self, *wanted, timeout=5):
         return docker_node.apply(self.plan(*wanted), self.owned(), self.engine, timeout)
