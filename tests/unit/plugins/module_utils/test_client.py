@@ -5,15 +5,24 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
 import socket
-import subprocess
 
 import pytest
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
 from ansible_collections.homelab.registry.plugins.module_utils.oci import client
-from ansible_collections.homelab.registry.plugins.module_utils.oci.client import Answer, Registry, digest_of
+from ansible_collections.homelab.registry.plugins.module_utils.oci.client import (
+    Answer,
+    Denied,
+    NotFound,
+    ReadOnly,
+    Registry,
+    Stat,
+    digest_of,
+)
+from ansible_collections.homelab.registry.plugins.module_utils.oci.transport import Unreachable
 from ansible_collections.homelab.registry.tests.unit.fake_registry import FakeRegistry
+from ansible_collections.homelab.registry.tests.unit.fake_registry import certificate as make_certificate
 
 
 @pytest.fixture
@@ -26,9 +35,7 @@ def image(registry, repository="team/app", tag="1", media_type=client.OCI_MANIFE
     """Push a manifest with one blob; returns its bytes."""
     config = registry.put_blob(repository, b"{}")
     described = {"mediaType": client.OCI_CONFIG, "digest": config, "size": 2}
-    manifest = json.dumps(
-        {"schemaVersion": 2, "mediaType": media_type, "config": described, "layers": []}
-    ).encode()
+    manifest = json.dumps({"schemaVersion": 2, "mediaType": media_type, "config": described, "layers": []}).encode()
     registry.put_manifest(repository, tag, manifest, media_type)
     return manifest
 
@@ -37,8 +44,19 @@ def image(registry, repository="team/app", tag="1", media_type=client.OCI_MANIFE
 
 
 @pytest.mark.parametrize(
-    "url", ["reg:5000", "reg", "", "ftp://reg", "http://", "http://reg:port", "http://reg:5000/v2", "http://[::1",
-            "http://reg:5000?x=1", "http://reg:99999"]
+    "url",
+    [
+        "reg:5000",
+        "reg",
+        "",
+        "ftp://reg",
+        "http://",
+        "http://reg:port",
+        "http://reg:5000/v2",
+        "http://[::1",
+        "http://reg:5000?x=1",
+        "http://reg:99999",
+    ],
 )
 def test_what_is_no_address(url):
     with pytest.raises(HomelabError, match="is not a registry's address") as caught:
@@ -98,9 +116,7 @@ def test_what_is_not_there(fake):
     registry = Registry(fake.url)
     assert registry.head_manifest("no/such", "1") is None
     assert not registry.has_blob("no/such", digest_of(b""))
-    with pytest.raises(
-        HomelabError, match=r"404 MANIFEST_UNKNOWN manifest unknown when reading manifest no/such:1"
-    ):
+    with pytest.raises(HomelabError, match=r"404 MANIFEST_UNKNOWN manifest unknown when reading manifest no/such:1"):
         registry.get_manifest("no/such", "1")
     with pytest.raises(HomelabError, match="404 BLOB_UNKNOWN"):
         registry.get_blob("no/such", digest_of(b""))
@@ -154,9 +170,7 @@ def test_a_read_only_registry_is_named_so():
 
 def test_a_full_disk_is_told(fake):
     fake.faults = {"500"}
-    with pytest.raises(
-        HomelabError, match="500 UNKNOWN unknown error .*28.* when starting an upload"
-    ) as caught:
+    with pytest.raises(HomelabError, match="500 UNKNOWN unknown error .*28.* when starting an upload") as caught:
         Registry(fake.url).put_blob("app", b"data")
     assert "full disk" in caught.value.remedy
 
@@ -165,6 +179,355 @@ def test_an_upload_without_a_place_is_an_error(fake):
     fake.faults = {"no location"}
     with pytest.raises(HomelabError, match="Location"):
         Registry(fake.url).put_blob("app", b"data")
+
+
+# --- manifests ---------------------------------------------------------------------------------------------
+
+
+def test_what_a_tag_stands_for(fake):
+    registry = Registry(fake.url)
+    manifest = image(registry)
+    fake.requests.clear()
+    stat = Stat(digest_of(manifest), client.OCI_MANIFEST, len(manifest))
+    assert registry.stat_manifest("team/app", "1") == stat
+    assert registry.stat_manifest("team/app", digest_of(manifest)) == stat
+    assert registry.stat_manifest("team/app", "2") is None
+    assert registry.stat_manifest("no/such", "1") is None
+    assert fake.count("HEAD") == len(fake.requests)
+    fake.faults = {"no digest"}
+    assert registry.stat_manifest("team/app", "1") == stat
+    assert fake.count("GET") == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "reference", "said"),
+    [
+        ("wrong bytes", "1", "which is sha256:"),
+        ("wrong bytes", "digest", "which is sha256:"),
+        ("wrong digest", "1", "which is sha256:"),
+        ("wrong digest", "digest", None),  # the one that was asked for is what counts
+    ],
+)
+def test_manifests_are_verified(fake, fault, reference, said):
+    registry = Registry(fake.url)
+    manifest = image(registry)
+    reference = digest_of(manifest) if reference == "digest" else reference
+    found = registry.read_manifest("team/app", reference)
+    assert (found.data, found.media_type) == (manifest, client.OCI_MANIFEST)
+    fake.faults = {fault}
+    if said is None:
+        assert registry.read_manifest("team/app", reference).data == manifest
+        return
+    with pytest.raises(HomelabError, match=said) as caught:
+        registry.read_manifest("team/app", reference)
+    if fault == "wrong bytes":
+        assert digest_of(manifest) in str(caught.value)
+        assert digest_of(manifest[:-1] + b"?") in str(caught.value)
+
+
+@pytest.mark.parametrize("told", ["sha256:12", "latest", "md5:" + 32 * "0"])
+def test_a_digest_that_is_none(fake, told):
+    registry = Registry(fake.url)
+    image(registry)
+    fake.faults, fake.headers = {"no digest"}, {"Docker-Content-Digest": told}
+    for ask in (registry.stat_manifest, registry.read_manifest):
+        with pytest.raises(HomelabError, match=told):
+            ask("team/app", "1")
+
+
+def test_a_head_of_one_digest_that_tells_another(fake):
+    registry = Registry(fake.url)
+    manifest = image(registry)
+    fake.faults = {"wrong digest"}
+    with pytest.raises(HomelabError, match="is another one"):
+        registry.stat_manifest("team/app", digest_of(manifest))
+
+
+def test_a_manifest_that_is_stored_as_another(fake):
+    fake.faults = {"wrong digest"}
+    with pytest.raises(HomelabError, match=f"as {digest_of(b'another')}, not as"):
+        image(Registry(fake.url))
+
+
+def test_referrers(fake):
+    registry = Registry(fake.url)
+    subject = digest_of(image(registry))
+    assert registry.referrers("team/app", subject) is None
+    fake.referrers = True
+    assert registry.referrers("team/app", subject) == []
+    described = {"mediaType": client.OCI_CONFIG, "digest": digest_of(b"{}"), "size": 2}
+    about = {"mediaType": client.OCI_MANIFEST, "digest": subject, "size": 7}
+    signature = json.dumps({"schemaVersion": 2, "config": described, "layers": [], "subject": about}).encode()
+    answer = registry.put_manifest("team/app", digest_of(signature), signature, client.OCI_MANIFEST)
+    assert answer.headers["oci-subject"] == subject
+    (found,) = registry.referrers("team/app", subject)
+    assert (found.digest, found.size) == (digest_of(signature), len(signature))
+
+
+@pytest.mark.parametrize(("status", "kind"), [(200, "text/html"), (400, ""), (405, "")])
+def test_ways_to_have_no_referrers_api(fake, status, kind):
+    fake.say(status, b"<html>", Content_Type=kind)
+    assert Registry(fake.url).referrers("app", digest_of(b"")) is None
+
+
+# --- lists -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", [None, 1, 2, 3, 6, 7])
+def test_all_tags_are_found(fake, page):
+    registry = Registry(fake.url)
+    assert registry.tags("team/app") is None
+    fake.repository("team/app")
+    assert registry.tags("team/app") == []
+    names = [f"v{number}" for number in range(6)]
+    for name in names:
+        image(registry, tag=name)
+    fake.page = page
+    assert registry.tags("team/app") == names
+    assert "/v2/team/app/tags/list?n=1000" in fake.requests[-1] or page
+
+
+@pytest.mark.parametrize("page", [None, 1, 2])
+def test_the_catalog(fake, page):
+    fake.page = page
+    assert list(Registry(fake.url).catalog()) == []
+    for name in ("a", "b/c", "d"):
+        fake.repository(name)
+    assert list(Registry(fake.url).catalog()) == ["a", "b/c", "d"]
+
+
+LINKS = {
+    "relative": '</v2/app/tags/list?next=1>; rel="next"',
+    "absolute": "<{url}/v2/app/tags/list?next=1>; rel=next",
+    "another scheme, as behind a proxy": '<https://127.0.0.1/v2/app/tags/list?next=1>; rel="next"',
+    "only the query": '<?next=1>; rel="next"',
+    "one of several": '</x>; rel="prev", </v2/app/tags/list?next=1>; title="a"; rel="next"',
+}
+
+
+@pytest.mark.parametrize("link", LINKS.values(), ids=LINKS)
+def test_links(fake, link):
+    fake.say(200, b'{"tags": ["a"]}', Link=link.format(url=fake.url))
+    fake.say(200, b'{"tags": ["b"]}')
+    assert Registry(fake.url).tags("app") == ["a", "b"]
+    assert fake.requests[-1] == "GET /v2/app/tags/list?next=1"
+
+
+@pytest.mark.parametrize("place", ["/v2/app/tags/list?n=1000", "http://elsewhere/v2/app/tags/list", "http://[::1"])
+def test_links_that_lead_astray(fake, place):
+    fake.say(200, b'{"tags": ["a"]}', times=9, Link=f'<{place}>; rel="next"')
+    with pytest.raises(HomelabError):
+        Registry(fake.url).tags("app")
+    assert len(fake.requests) == 1
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"tags": 1}', b'{"tags": [1]}', b'{"tags": {"a": "b"}, "x": 1'])
+def test_a_list_that_is_none(fake, body):
+    fake.say(200, body)
+    with pytest.raises(HomelabError, match="no list of tags"):
+        Registry(fake.url).tags("app")
+
+
+# --- blobs of any size -------------------------------------------------------------------------------------
+
+DATA = os.urandom(200_000)
+DIGEST = digest_of(DATA)
+
+
+def body(response):
+    buffer, found = memoryview(bytearray(50_000)), b""
+    while count := response.readinto(buffer):
+        found += buffer[:count]
+    return found
+
+
+@pytest.fixture
+def source(fake):
+    fake.repository("app")["blobs"][DIGEST] = DATA
+    return fake
+
+
+@pytest.mark.parametrize("offset", [0, 1, 100_000, 199_999])
+@pytest.mark.parametrize("faults", [set(), {"no range"}, {"chunked"}, {"chunked", "no range"}])
+def test_a_blob_from_some_byte_on(source, offset, faults):
+    source.faults = faults
+    with Registry(source.url).open_blob("app", DIGEST, offset) as response:
+        assert response.length == (None if "chunked" in faults else len(DATA) - offset)
+        assert body(response) == DATA[offset:]
+
+
+def test_a_partial_answer_with_other_bytes(source):
+    source.faults = {"wrong range"}
+    with pytest.raises(HomelabError, match="'bytes 99-.*what follows byte 100"):
+        Registry(source.url).open_blob("app", DIGEST, 100).__enter__()
+
+
+@pytest.mark.parametrize("faults", [set(), {"no range"}])
+def test_a_blob_that_is_shorter(source, faults):
+    source.faults = faults
+    with pytest.raises(HomelabError, match="416|ended before byte"):
+        Registry(source.url).open_blob("app", DIGEST, len(DATA) + 1).__enter__()
+
+
+def test_a_blob_that_breaks_off_goes_on_where_it_stopped(source):
+    registry = Registry(source.url)
+    source.break_blobs = [150_000]
+    buffer, found = memoryview(bytearray(50_000)), b""
+    with pytest.raises(Unreachable), registry.open_blob("app", DIGEST) as response:
+        while count := response.readinto(buffer):
+            found += buffer[:count]
+    assert found == DATA[:150_000]
+    with registry.open_blob("app", DIGEST, len(found)) as response:
+        assert found + body(response) == DATA
+
+
+def test_a_blob_that_is_not_there(fake):
+    with pytest.raises(NotFound, match="404 BLOB_UNKNOWN blob unknown to registry when reading blob sha256:"):
+        Registry(fake.url).open_blob("app", DIGEST).__enter__()
+    assert Registry(fake.url).stat_blob("app", DIGEST) is None
+
+
+def test_the_object_store_is_named(source):
+    with FakeRegistry() as store:
+        source.store = store
+        registry = Registry(source.url)
+        assert registry.get_blob("app", DIGEST) == DATA
+        store.say(403, b"<Error>expired</Error>")
+        with pytest.raises(Denied, match=f"^{store.url} answered 403 <Error>expired.* when reading blob"):
+            registry.open_blob("app", DIGEST).__enter__()
+
+
+def send(registry, location, digest=DIGEST, data=DATA):
+    with registry.send_blob(location, digest, len(data)) as upload:
+        upload.write(data)
+        return upload.finish()
+
+
+def test_uploads(fake):
+    registry = Registry(fake.url)
+    assert send(registry, registry.start_upload("app")).status == 201
+    assert registry.stat_blob("app", DIGEST) == len(DATA)
+    assert send(registry, registry.start_upload("app"), digest_of(b"")).status == 400
+    location = registry.start_upload("app")
+    registry.cancel_upload(location)
+    assert send(registry, location).status == 404
+    registry.cancel_upload(location)
+
+
+def test_a_mount_costs_nothing(source):
+    registry = Registry(source.url)
+    assert registry.mount_blob("team/other", DIGEST, "app") is None
+    assert registry.stat_blob("team/other", DIGEST) == len(DATA)
+    assert registry.transport.sent == 0
+
+
+@pytest.mark.parametrize("origin", ["app", "no/such"])
+def test_a_mount_that_is_none_is_an_upload(source, origin):
+    source.faults = {"no mount"}
+    registry = Registry(source.url)
+    location = registry.mount_blob("team/other", DIGEST, origin)
+    assert send(registry, location).status == 201
+    assert registry.stat_blob("team/other", DIGEST) == len(DATA)
+
+
+LOCATIONS = {
+    "absolute": "{url}/v2/app/blobs/uploads/{id}?_state=a%3D",
+    "relative": "/v2/app/blobs/uploads/{id}?_state=a%3D",
+    "relative to where it was asked": "{id}?_state=a%3D",
+    "the address before the proxy": "https://127.0.0.1/v2/app/blobs/uploads/{id}?_state=a%3D",
+    "without a query": "/v2/app/blobs/uploads/{id}",
+}
+
+
+@pytest.mark.parametrize("location", LOCATIONS.values(), ids=LOCATIONS)
+def test_ways_to_say_where_an_upload_goes(fake, location):
+    fake.uploads["some-id"] = b""
+    fake.say(202, Location=location.format(url=fake.url, id="some-id"))
+    registry = Registry(fake.url)
+    assert send(registry, registry.start_upload("app")).status == 201
+    query = "_state=a%3D&" if "_state" in location else ""
+    assert fake.requests[-1] == f"PUT /v2/app/blobs/uploads/some-id?{query}digest={DIGEST.replace(':', '%3A')}"
+
+
+def test_an_upload_may_go_to_another_server_without_our_account():
+    with FakeRegistry(plain=True) as other, FakeRegistry(accounts={"me": "S3cret"}) as fake:
+        registry = Registry(fake.url, username="me", password="S3cret")
+        registry.request("GET", "/v2/")
+        fake.say(202, Location=f"{other.url}/upload?id=1")
+        assert send(registry, registry.start_upload("app")).status == 200
+        assert other.seen[0][1].startswith("/upload?id=1&digest=sha256")
+        assert "Authorization" not in other.seen[0][2]
+
+
+def test_a_small_upload_is_not_repeated(fake):
+    fake.break_uploads = [0, 0]  # the first could have been an idle connection that was closed
+    with pytest.raises(Unreachable):
+        Registry(fake.url, direct=False).put_blob("app", b"data")
+    assert fake.count("PUT") == 2
+
+
+@pytest.mark.parametrize("method", ["start_upload", "mount_blob"])
+def test_a_registry_that_takes_no_uploads(method):
+    with FakeRegistry(readonly=True) as fake, pytest.raises(ReadOnly):
+        getattr(Registry(fake.url), method)("app", *([DIGEST, "other"] if method == "mount_blob" else []))
+
+
+# --- scopes ------------------------------------------------------------------------------------------------
+
+
+def test_each_call_asks_for_what_it_needs():
+    with FakeRegistry(tokens=300, accounts={"me": "S3cret"}) as fake:
+        registry = Registry(fake.url, username="me", password="S3cret")
+        fake.repository("app")["blobs"][DIGEST] = DATA
+        manifest = image(registry)
+        assert registry.read_manifest("team/app", "1").data == manifest
+        assert registry.tags("team/app") == ["1"]
+        assert registry.mount_blob("team/app", DIGEST, "app") is None
+        assert send(registry, registry.start_upload("team/app")).status == 201
+        registry.cancel_upload(registry.start_upload("team/app"))
+        assert list(registry.catalog()) == ["app", "team/app"]
+        assert registry.delete_manifest("team/app", digest_of(manifest)).status == 202
+        # 401 once, and then never, since every call names what it needs.
+        assert sum("Authorization" not in headers for _method, _path, headers, _identified in fake.seen) == 1
+        issued = {" ".join(scopes) for scopes in fake.issued.values()}
+    assert issued == {
+        "repository:team/app:pull",
+        "repository:team/app:pull,push",
+        "repository:app:pull repository:team/app:pull,push",
+        "registry:catalog:*",
+        "repository:team/app:delete,pull",
+    }
+
+
+def test_a_stranger_may_not_write():
+    with FakeRegistry(tokens=300, accounts={"me": "S3cret"}) as fake:
+        registry = Registry(fake.url)
+        fake.repository("app")["blobs"][DIGEST] = DATA
+        assert registry.stat_blob("app", DIGEST) == len(DATA)
+        with pytest.raises(Denied, match="unknown or private"):
+            registry.start_upload("app")
+
+
+REFUSALS = [
+    (401, Denied, "unknown or private"),
+    (403, Denied, "account"),
+    (404, NotFound, "check the name"),
+    (405, ReadOnly, "read-only"),
+    (413, HomelabError, "client_max_body_size"),
+    (500, HomelabError, "full disk"),
+    (503, HomelabError, "try again later"),
+    (507, HomelabError, "disk is full"),
+    (418, HomelabError, "418 teapot"),
+]
+
+
+@pytest.mark.parametrize(("status", "kind", "said"), REFUSALS)
+def test_refusals_can_be_told_apart(fake, status, kind, said):
+    fake.say(status, b"teapot", times=2)
+    with pytest.raises(HomelabError, match=f"{fake.url} answered {status} teapot when reading") as caught:
+        Registry(fake.url).get_blob("app", DIGEST)
+    assert type(caught.value) is kind
+    assert said in str(caught.value)
 
 
 # --- accounts ----------------------------------------------------------------------------------------------
@@ -248,10 +611,20 @@ def test_a_server_that_says_nothing_is_not_waited_for_twice():
     assert "firewall" in caught.value.remedy
 
 
-def test_no_proxy_of_the_environment_is_used(fake, monkeypatch):
+def test_no_proxy_of_the_environment_is_used(monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "")
-    assert Registry(fake.url).request("GET", "/v2/").status == 200
+    for options, proxy in (({}, None), ({"direct": False}, "127.0.0.1:9"), ({"direct": False, "proxies": {}}, None)):
+        with pytest.raises(Unreachable) as caught:
+            Registry("http://no-such-host.invalid", **options).transport.request("GET", "/v2/", retry=False)
+        assert caught.value.where == (f"through the proxy {proxy}" if proxy else None)
+
+
+def test_only_who_asks_for_it_gets_another_try(fake):
+    fake.say(502)
+    assert Registry(fake.url).request("GET", "/v2/").status == 502
+    fake.say(502)
+    assert Registry(fake.url, direct=False).request("GET", "/v2/").status == 200
 
 
 # --- TLS ---------------------------------------------------------------------------------------------------
@@ -260,35 +633,7 @@ def test_no_proxy_of_the_environment_is_used(fake, monkeypatch):
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
     """Certificate and key for 127.0.0.1, signed by itself."""
-    if not shutil.which("openssl"):
-        pytest.skip("no openssl")
-    home = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=test",
-            "-addext",
-            "subjectAltName=IP:127.0.0.1",
-            "-keyout",
-            "key.pem",
-            "-out",
-            "cert.pem",
-        ],
-        cwd=home,
-        check=True,
-        capture_output=True,
-    )
-    return str(home / "cert.pem"), str(home / "key.pem")
+    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 def test_tls_with_its_ca(certificate):

@@ -76,9 +76,8 @@ def test_something_else_on_the_port(fake):
 
 
 def test_an_answer_of_another_kind(fake, monkeypatch):
-    monkeypatch.setattr(
-        proof.Registry, "request", lambda *_arguments: proof.Registry(fake.url)._send("GET", "/", None, {})
-    )
+    request = proof.Registry.request
+    monkeypatch.setattr(proof.Registry, "request", lambda self, method, _path: request(self, method, "/"))
     with pytest.raises(
         HomelabError, match="answered 404 404 page not found to this node.*is this the registry"
     ):
