@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from ..errors import HomelabError
+from ..oci.reference import registry_path
 from ..yaml_writer import dump
 from .files import merge_list, without_userinfo
 
@@ -141,7 +142,8 @@ def mirrors_for(scheme: str, endpoint: str, upstreams: list[str]) -> dict:
     base = f"{scheme}://{endpoint}"
     mirrors = {endpoint: {"endpoint": [base]}}
     for upstream in upstreams:
-        mirrors[upstream] = {"endpoint": [base if upstream == "docker.io" else f"{base}/v2/{upstream}"]}
+        path = "" if upstream == "docker.io" else f"/v2/{registry_path(upstream)}"
+        mirrors[upstream] = {"endpoint": [base + path]}
     return mirrors
 
 

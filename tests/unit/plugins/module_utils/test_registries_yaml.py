@@ -403,6 +403,11 @@ def test_the_note_holds_no_secret():
 # --- what makes k3s ask us ---------------------------------------------------------------------------------
 
 
+def test_an_upstream_with_a_port_is_asked_for_where_its_mirror_lies():
+    mirrors = mirrors_for("http", "reg:5000", ["nas:5001"])
+    assert mirrors["nas:5001"] == {"endpoint": ["http://reg:5000/v2/nas_5001"]}
+
+
 def test_mirrors_for_several_upstreams():
     assert mirrors_for("https", "reg:5000", ["docker.io", "quay.io", "registry.k8s.io"]) == {
         "reg:5000": {"endpoint": ["https://reg:5000"]},
