@@ -1,0 +1,131 @@
+# Copyright (c) 2026, homelab.registry contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A mirror run's settings from an inventory's variables `mirror_*`. Pure; for mirror.yml and the daily timer."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+
+from ..errors import HomelabError
+
+#: Settings that are a variable `mirror_<name>` each: how the registry is reached, and the rest. The images are put
+#: together by images_of.
+ACCESS = ("url", "username", "password", "ca_path", "client_cert", "client_key", "validate_certs", "timeout")
+MIRROR = (
+    "platforms",
+    "referrers",
+    "short_names",
+    "name_template",
+    "workers",
+    "reserve_pulls",
+    "prune",
+    "prune_protect",
+    "prune_keep",
+    "upstreams",
+    "docker_config",
+    "state_path",
+    "lock_path",
+)
+#: Variables that are no setting.
+OTHERS = ("images", "lists", "list", "list_k3s", "k3s_version", "run_on")
+#: Those with another type than text, which -e gives as text.
+YES_NO = ("validate_certs", "referrers", "short_names", "prune")
+NUMBERS = ("timeout", "workers", "reserve_pulls", "prune_keep")
+LISTS = ("platforms", "prune_protect")
+
+
+def settings_of(variables: Mapping, url: str) -> dict:
+    """The settings that are set.
+
+    Args:
+        variables: of the registry host.
+        url: the registry's address, if there is no `mirror_url`.
+
+    Returns:
+        `registry` (how it is reached) and `mirror`, as in registryctl's file.
+
+    Raises:
+        HomelabError: a variable has the wrong type, or nearly the name of another one.
+    """
+    known = [f"mirror_{name}" for name in (*ACCESS, *MIRROR, *OTHERS)]
+    for name in variables:
+        near = name.startswith("mirror_") and name not in known and difflib.get_close_matches(name, known, 1, 0.8)
+        if near:
+            raise HomelabError("there is no such variable", name, f"did you mean {near[0]}?")
+
+    def given(names):
+        values = {name: variables.get(f"mirror_{name}") for name in names}
+        return {name: _typed(name, value) for name, value in values.items() if value not in (None, "")}
+
+    return {"registry": {"url": url, **given(ACCESS)}, "mirror": given(MIRROR)}
+
+
+def _typed(name, value):
+    if name in YES_NO and not isinstance(value, bool):
+        if str(value).lower() not in ("yes", "true", "on", "1", "no", "false", "off", "0"):
+            raise HomelabError(f"{value!r} is neither true nor false", f"mirror_{name}")
+        return str(value).lower() in ("yes", "true", "on", "1")
+    if name in NUMBERS and not isinstance(value, int):
+        if not re.fullmatch("[0-9]+", str(value)):
+            raise HomelabError(f"{value!r} is not a number", f"mirror_{name}")
+        return int(value)
+    if name in LISTS and isinstance(value, str):
+        return _words(value)
+    if name == "upstreams" and not (isinstance(value, list) and all(isinstance(one, Mapping) for one in value)):
+        raise HomelabError(
+            "is not a list of mappings",
+            "mirror_upstreams",
+            "write e.g. [{registry: quay.io, username: …, password: …}]",
+        )
+    return value
+
+
+def _words(text):
+    return [word for word in re.split(r"[\s,]+", text) if word]
+
+
+def images_of(wanted: object, lists: object, base: list, k3s: Mapping, k3s_version: str = "") -> list:
+    """All images of a run: the user's own, then those of the named lists.
+
+    Args:
+        wanted: what selection.parse_images takes, or None.
+        lists: names of lists, as a list or as a string.
+        base: the list `base`.
+        k3s: version (`v1.36.1+k3s1`) to its system images.
+        k3s_version: the version, also as `k3s --version` prints it; only for the list `k3s`.
+
+    Raises:
+        HomelabError: an unknown list, or a version of k3s whose images are not known.
+    """
+    images = list(wanted) if isinstance(wanted, (list, tuple)) else [wanted] if wanted else []
+    for name in _words(lists) if isinstance(lists, str) else lists or ():
+        if name == "base":
+            images += base
+        elif name == "k3s":
+            images += _k3s_images(k3s, k3s_version)
+        else:
+            raise HomelabError(f"there is no list {name!r}", "mirror_lists", "there are base and k3s")
+    return images
+
+
+def _k3s_images(k3s, text):
+    found = re.search(r"v[0-9]+\.[0-9]+\.[0-9]+\+k3s[0-9]+", (text or "").replace("-k3s", "+k3s"))
+    if not found:
+        raise HomelabError(
+            "the version of k3s is not known" + (f": {text!r}" if text else ""),
+            "mirror_k3s_version",
+            "no host of the group k3s_servers could be asked; set it to what `k3s --version` says, as v1.36.1+k3s1",
+        )
+    version = found.group()
+    if version not in k3s:
+        release = version.replace("+", "%2B")
+        raise HomelabError(
+            f"the images of k3s {version} are not among the lists of this collection ({', '.join(k3s)})",
+            "mirror_lists",
+            f"put the lines of https://github.com/k3s-io/k3s/releases/download/{release}/k3s-images.txt into"
+            " mirror_images, and k3s out of mirror_lists",
+        )
+    return list(k3s[version])
