@@ -1,0 +1,40 @@
+# Copyright (c) 2026, homelab.registry contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filters around the mirroring of images."""
+
+from __future__ import annotations
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
+from ansible_collections.homelab.registry.plugins.module_utils.mirroring.variables import images_of, settings_of
+from ansible_collections.homelab.registry.plugins.module_utils.nodes.fleet import registry_facts
+from ansible_collections.homelab.registry.plugins.module_utils.report.mirror import mirror_summary
+
+
+def mirror_settings(groups, hostvars):
+    """See settings_of."""
+    try:
+        registry = registry_facts(groups, hostvars)
+        return settings_of(hostvars[registry["host"]], registry["url"])
+    except HomelabError as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
+def mirror_images(wanted, lists, base, k3s, k3s_version=""):
+    """See images_of."""
+    try:
+        return images_of(wanted, lists, base, k3s, k3s_version)
+    except HomelabError as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
+class FilterModule:
+    """Register the filters."""
+
+    def filters(self):
+        return {
+            "mirror_images": mirror_images,
+            "mirror_settings": mirror_settings,
+            "mirror_summary": mirror_summary,
+        }

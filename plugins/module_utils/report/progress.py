@@ -1,0 +1,106 @@
+# Copyright (c) 2026, homelab.registry contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a mirror run shows while it goes on: a bar on a terminal, lines in a log."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from typing import TextIO
+
+from .mirror import image_line
+from .numbers import size
+
+#: Seconds between two states of the bar.
+PACE = 0.2
+BLOCKS = 24
+
+
+class Lines:
+    """One line an image that was copied, failed or deferred; what is unchanged is in the table at the end.
+
+    Args:
+        out: where to write; every line is written at once.
+    """
+
+    def __init__(self, out: TextIO) -> None:
+        self.out = out
+
+    def planned(self, plan) -> None:
+        """The plan is made (mirroring.plan.Plan)."""
+        todo = sum(image.action == "copy" for image in plan.images)
+        if todo:
+            print(f"{todo} of {len(plan.images)} images to copy, {size(plan.transfer)}", file=self.out, flush=True)
+
+    def moved(self, count: int) -> None:
+        """Some bytes (count) arrived."""
+
+    def finished(self, result) -> None:
+        """An image is complete, or has failed (mirroring.copy.ImageResult)."""
+        if result.action != "unchanged":
+            print(image_line(result.as_dict()), file=self.out, flush=True)
+
+
+class Bar(Lines):
+    """A bar in the last line of a terminal, with the lines of `Lines` above it.
+
+    Args:
+        out: the terminal.
+        clock: seconds, for the rate.
+        width: columns of the terminal; None asks it.
+    """
+
+    def __init__(self, out: TextIO, clock=time.monotonic, width: int | None = None) -> None:
+        super().__init__(out)
+        self._clock, self._width = clock, width
+        self._lock = threading.Lock()
+        self._start = self._drawn = clock()
+        self._bytes, self._total, self._done, self._images = 0, 0, 0, None
+
+    def planned(self, plan) -> None:
+        with self._lock:
+            self._total, self._images = plan.transfer, len(plan.images)
+            self._start = self._clock()  # the rate is that of copying
+            self._draw()
+
+    def moved(self, count: int) -> None:
+        with self._lock:
+            self._bytes += count
+            if self._clock() - self._drawn >= PACE:
+                self._draw()
+
+    def finished(self, result) -> None:
+        with self._lock:
+            self._done += 1
+            self._clear()
+            super().finished(result)
+            self._draw()
+
+    def close(self) -> None:
+        """Leave an empty line, for what comes next."""
+        with self._lock:
+            self._clear()
+
+    def line(self) -> str:
+        """The bar as it is now."""
+        seconds = max(self._clock() - self._start, 0.001)
+        share = min(self._bytes / self._total, 1) if self._total else 1
+        bar = "#" * int(BLOCKS * share)
+        return (
+            f"[{bar:<{BLOCKS}}] {share:4.0%}  {size(self._bytes)} of {size(self._total)}  "
+            f"{size(max(self._bytes, 0) / seconds)}/s  {self._done}/{self._images} images"
+        )
+
+    def _draw(self):
+        if self._images is None:  # what is not planned yet has no share
+            return
+        self._drawn = self._clock()
+        width = self._width or shutil.get_terminal_size().columns
+        self.out.write(f"\r{self.line()[: width - 1]}\x1b[K")
+        self.out.flush()
+
+    def _clear(self):
+        self.out.write("\r\x1b[K")
+        self.out.flush()
