@@ -116,7 +116,7 @@ class FakeRegistry:
         self.full_after, self.full = None, (500, {})
         self._said = []
         self.issued = {}
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+        self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.registry = self
         self._server.handle_error = lambda request, client_address: None  # a TLS handshake that was refused
         if tls:
@@ -162,6 +162,11 @@ class FakeRegistry:
     def tags(self, name: str) -> dict:
         """Tag to digest; empty for a repository that is not there."""
         return dict(self.repositories.get(name, {}).get("tags", {}))
+
+
+class _Server(ThreadingHTTPServer):
+    # Clients with many threads connect all at once; beyond five waiting ones the kernel would let them try again.
+    request_queue_size = 64
 
 
 class _Handler(BaseHTTPRequestHandler):

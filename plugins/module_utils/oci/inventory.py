@@ -1,0 +1,82 @@
+# Copyright (c) 2026, homelab.registry contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a registry holds, as plain values: read from its directory tree or over the API, used to plan."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+
+_TIME = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(\.[0-9]+)?(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
+)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A manifest in a repository.
+
+    Attributes:
+        media_type: "" if the content is missing or cannot be read.
+        size: bytes of the manifest itself.
+        children: digests an index lists.
+        blobs: (digest, bytes) of config and layers, as the manifest says.
+        subject: digest of what it is about (signatures, SBOMs), or None.
+        created: seconds since 1970 from the image's config, or None (an index, an artifact, unknown).
+        pushed: seconds since 1970 when it came into this repository, or None (the API does not tell).
+    """
+
+    digest: str
+    media_type: str = ""
+    size: int = 0
+    children: tuple = ()
+    blobs: tuple = ()
+    subject: str | None = None
+    created: float | None = None
+    pushed: float | None = None
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A tag; `pushed` is when it was last set (seconds since 1970), or None."""
+
+    name: str
+    digest: str
+    pushed: float | None = None
+
+
+@dataclass
+class Repository:
+    """A repository: its tags by name and its manifests, also untagged ones, by digest."""
+
+    name: str
+    tags: dict = field(default_factory=dict)
+    manifests: dict = field(default_factory=dict)
+
+
+@dataclass
+class Inventory:
+    """A registry: its repositories by name, and where that was read (for messages)."""
+
+    source: str
+    repositories: dict = field(default_factory=dict)
+
+
+def created_of(config: bytes) -> float | None:
+    """When an image was made (seconds since 1970), as its configuration says; None if it does not say.
+
+    Image specification, "Image Configuration": `created` is a date and time of RFC 3339; Go writes nanoseconds.
+    """
+    try:
+        found = _TIME.fullmatch(json.loads(config)["created"].strip())
+        day, time, fraction, sign, hours, minutes = found.groups()
+        moment = datetime.fromisoformat(f"{day}T{time}").replace(tzinfo=timezone.utc)
+        if sign:
+            offset = timedelta(hours=int(hours), minutes=int(minutes))
+            moment += -offset if sign == "+" else offset
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        return None
+    return moment.timestamp() + float(fraction or 0)
