@@ -27,6 +27,9 @@ from ..oci.transport import RateLimited, Unreachable
 SOURCE_DIGEST = "homelab.registry.mirror.source-digest"
 PLATFORMS = "homelab.registry.mirror.platforms"
 
+#: Questions at one time, at most: they cost round trips and nothing else.
+ASKING = 20
+
 UNCHANGED, COPY, FAILED, DEFERRED = "unchanged", "copy", "failed", "deferred"
 
 
@@ -167,7 +170,7 @@ class Planner:
     Args:
         endpoints: Endpoints.
         state: State, for blobs that earlier runs left.
-        workers: requests at one time.
+        workers: what the run may do at one time; five questions count as one job. 1 asks one after the other.
         reserve: pulls that are left to others on an upstream that counts them (Docker Hub).
     """
 
@@ -175,7 +178,7 @@ class Planner:
         self._endpoints = endpoints
         self._target = endpoints.target
         self._state = state
-        self._workers = workers
+        self._asking = min(ASKING, 5 * workers) if workers > 1 else 1
         self._reserve = reserve
         self._lock = threading.Lock()
         self._left = {}
@@ -190,7 +193,7 @@ class Planner:
         Raises:
             HomelabError: the target cannot be asked at all.
         """
-        with threads(self._workers) as images, threads(self._workers) as self._leaves:
+        with threads(self._asking) as images, threads(self._asking) as self._leaves:
             found = []
             # What is optional comes last: it gets what the rate limit leaves.
             for optional in (False, True):

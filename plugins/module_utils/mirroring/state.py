@@ -42,6 +42,7 @@ class State:
         if self.path:
             self._load()
             self._check_directory()
+        self._saved = self._text()
 
     def _check_directory(self):
         """Before the work, not after it."""
@@ -84,12 +85,15 @@ class State:
         Raises:
             HomelabError: the file cannot be written.
         """
-        if not self.path:
-            return
         with self._lock:
-            data = {"version": VERSION, "target": self.target, "blobs": self._blobs, "tags": self._tags}
-            text = json.dumps(data, sort_keys=True, separators=(",", ":"))
-        write_atomic(str(self.path), text, 0o600)
+            text = self._text()
+        if self.path and text != self._saved:
+            write_atomic(str(self.path), text, 0o600)
+            self._saved = text
+
+    def _text(self):
+        data = {"version": VERSION, "target": self.target, "blobs": self._blobs, "tags": self._tags}
+        return json.dumps(data, sort_keys=True, separators=(",", ":"))
 
     # --- blobs ----------------------------------------------------------------------------------------------
     def places(self, digest: str) -> list[str]:

@@ -16,6 +16,7 @@ import ssl
 import threading
 from collections import defaultdict
 from contextlib import suppress
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -43,6 +44,7 @@ class Origin(NamedTuple):
         return f"{self.scheme}://{self.netloc}"
 
 
+@lru_cache(maxsize=256)
 def split_url(url: str) -> tuple[Origin, str]:
     """Origin and request target (path and query) of an absolute URL.
 

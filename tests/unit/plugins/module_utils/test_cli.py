@@ -279,6 +279,31 @@ def test_it_is_the_same_whenever_and_wherever_it_is_built(program, tmp_path):
     assert zipapp_build.build(again, sys.executable) == Path(program).read_bytes()
 
 
+def test_another_process_builds_the_same(program):
+    """What else is in memory must not show in compiled code."""
+    script = "import sys; from pathlib import Path; from module_utils.zipapp_build import build; "
+    script += "sys.stdout.buffer.write(build(Path(sys.argv[1]), sys.argv[2]))"
+    core = Path(cli.__file__).parent
+    run = [sys.executable, "-c", script, str(core), sys.executable]
+    built = subprocess.run(run, cwd=core.parent, capture_output=True, check=True).stdout
+    assert built == Path(program).read_bytes()
+
+
+@pytest.mark.parametrize(("spoilt", "said"), [(".py", 0), (".pyc", 0), ("both", 1)])
+def test_it_runs_from_compiled_code_and_elsewhere_from_the_source(program, tmp_path, spoilt, said):
+    """A .pyc of another Python begins with another number."""
+    other = tmp_path / "registryctl"
+    with zipfile.ZipFile(program) as archive, zipfile.ZipFile(other, "w") as copy:
+        for entry in archive.infolist():
+            data = archive.read(entry)
+            if entry.filename.endswith("c") and spoilt in (".pyc", "both"):
+                data = b"\0\0\r\n" + data[4:]
+            elif entry.filename.startswith("homelab") and entry.filename.endswith(".py") and spoilt in (".py", "both"):
+                data = b"this is no Python"
+            copy.writestr(entry, data)
+    assert subprocess.run([sys.executable, other, "--version"], capture_output=True).returncode == said
+
+
 def test_nothing_in_it_tells_when_or_where(program):
     with zipfile.ZipFile(program) as archive:
         entries = archive.infolist()
