@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     except HomelabError as error:
         return _say(error, NOTHING_DONE)
     except KeyboardInterrupt:
-        return _say("interrupted; run it again: it goes on where it stopped", INTERRUPTED)
+        return _say("interrupted; what is complete stays, and is not copied again", INTERRUPTED)
     except BrokenPipeError:
         # Whoever read our output has gone (registryctl … | head). Python flushes stdout once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -84,7 +84,7 @@ def _interrupt(_number, _frame):
 
 
 def _say(message, code):
-    print(f"registryctl: {message}", file=sys.stderr)
+    sys.stderr.write(f"registryctl: {message}\n")
     return code
 
 
@@ -128,7 +128,7 @@ def _mirror_parser(verbs):
     )
     parser.add_argument("--workers", metavar="N", type=int, help="requests and blobs at one time")
     parser.add_argument(
-        "--state", metavar="FILE", help="memory of earlier runs; by default mirror-state.json in state_dir"
+        "--state", metavar="FILE", help="memory of earlier runs; by default one for each registry in state_dir"
     )
     _common_options(parser)
     parser.set_defaults(verb=_mirror)
@@ -217,7 +217,7 @@ def mirror_settings(arguments: argparse.Namespace, config: dict) -> dict:
     if images:
         settings["images"] = images
     if config.get("state_dir"):
-        settings.setdefault("state_path", str(Path(config["state_dir"], "mirror-state.json")))
+        settings["state_dir"] = config["state_dir"]
     typed = {
         "platforms": arguments.platform,
         "referrers": arguments.referrers,
@@ -260,15 +260,16 @@ def _mirror(arguments):
     result = report.as_dict()
     _write_result(arguments.result, {"started": started, "finished": _now(), **result})
     if arguments.json:
-        json.dump(result, sys.stdout, indent=2)
-        print()
-    else:
-        print(mirror_summary(result))
+        sys.stdout.write(json.dumps(result, indent=2) + "\n")
+    elif sys.stdout.isatty() or sys.stderr.isatty():
+        sys.stdout.write(mirror_summary(result) + "\n")
+    else:  # a log has had a line for each image
+        sys.stdout.write(mirror_totals(result) + "\n")
     sys.stdout.flush()
     if report.deferred:
         _say(f"{len(report.deferred)} images are deferred; a later run brings them", OK)
     failed = report.failed or [one for one in result["pruned"] if one["action"] == "failed"]
-    return _say(mirror_totals(result), SOME_FAILED) if failed else OK
+    return SOME_FAILED if failed else OK
 
 
 def _locked(arguments, config, exclusive):
@@ -283,11 +284,11 @@ def _progress() -> Iterator[Lines]:
     if not sys.stderr.isatty():
         yield Lines(sys.stderr)
         return
-    bar = Bar(sys.stderr)
+    shown = Bar(sys.stderr)
     try:
-        yield bar
+        yield shown
     finally:
-        bar.close()
+        shown.close()
 
 
 def _now():

@@ -155,7 +155,11 @@ options:
     description:
       - File that remembers which blobs and tags earlier runs left in the registry. Only a hint, except for O(prune),
         which touches nothing else.
-      - By default in E(XDG_STATE_HOME) or C(~/.local/state).
+      - By default a file for each registry in O(state_dir).
+    type: path
+  state_dir:
+    description:
+      - Directory for such files. By default C(homelab-registry) in E(XDG_STATE_HOME) or C(~/.local/state).
     type: path
   lock_path:
     description:
@@ -308,6 +312,7 @@ def main():
             },
             "docker_config": {"type": "path"},
             "state_path": {"type": "path"},
+            "state_dir": {"type": "path"},
             "lock_path": {"type": "path"},
         },
         supports_check_mode=True,

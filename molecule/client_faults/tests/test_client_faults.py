@@ -188,7 +188,7 @@ def test_the_registry_is_unreachable():
     finally:
         ok(node("lab-reg"), "docker start registry")
     assert run.code == 2
-    run.says("GET http://lab-reg:5000/v2/ got no answer", "is the container running, and are address and port right?")
+    run.says("GET http://lab-reg:5000/v2/ got no answer", "does the server run, and are address and port right?")
     lines = summary(run)
     assert "FAILED" in lines["lab-n13"]
     assert "FAILED" in lines["lab-k3s-server"]

@@ -135,7 +135,7 @@ class Copier:
             self._join()
         except KeyboardInterrupt:
             with self._changed:
-                self._abort = _Stopped("interrupted", remedy="run it again: it goes on where it stopped")
+                self._abort = _Stopped("interrupted", remedy="run it again: what is complete stays")
             self._join(10)
             raise
         finally:

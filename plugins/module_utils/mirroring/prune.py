@@ -16,8 +16,8 @@ from fnmatch import fnmatchcase
 from ..errors import HomelabError
 from ..oci.manifest import INDEX_TYPES, OCI_INDEX
 from ..oci.reference import parse_reference
+from ..oci.versions import age_key
 from .plan import COPY, UNCHANGED
-from .selection import age_key
 
 PRUNED, WOULD_PRUNE, KEPT = "pruned", "would prune", "kept"
 
@@ -123,6 +123,8 @@ def _is_gone(source, endpoints, listed):
             listed[reference.name] = set()
             listed[reference.name] = set(endpoints.ask(reference, "tags") or ())
     except HomelabError:
+        return False
+    if reference.digest:  # pinned: that its tag goes was to be expected
         return False
     tags = listed[reference.name]
     # No tags at all is a repository that moved, went private or is down; that is no reason to delete a copy.

@@ -161,6 +161,8 @@ def prepare(settings: dict) -> Request:
     """
     get = settings.get
     url = (get("url") or "").rstrip("/")
+    if not url:
+        raise HomelabError("the registry that is to be filled is not named", "url", "give it as http://host:port")
     if not re.match(r"https?://[^/]", url):
         raise HomelabError(
             f"{get('url')!r} is not a registry's address", "url", "write it as http://host:port or https://host:port"
@@ -176,7 +178,7 @@ def prepare(settings: dict) -> Request:
     specs, bad = parse_images(get("images") or [])
     if not specs and not bad:
         raise HomelabError("there are no images to mirror", "images", "name at least one, as node:20-alpine")
-    workers = get("workers") or default_workers()
+    workers = default_workers() if get("workers") is None else get("workers")
     if workers < 1:
         raise HomelabError(f"workers is {workers}", "workers", "give 1 or more")
     options = Options(
@@ -190,7 +192,8 @@ def prepare(settings: dict) -> Request:
     )
     endpoints = Endpoints(target, upstreams, _docker_config(get("docker_config")))
     host = url.partition("://")[2]
-    return Request(specs, bad, endpoints, State(get("state_path") or default_state_path(host), host), options)
+    state = State(get("state_path") or default_state_path(host, get("state_dir")), host)
+    return Request(specs, bad, endpoints, state, options)
 
 
 def _prune_of(settings):
@@ -210,10 +213,10 @@ def _docker_config(path):
     return DockerConfig.load(path) if path.exists() else None
 
 
-def default_state_path(host: str) -> Path:
-    """Where the memory of one target is kept if nothing else is said (XDG base directories)."""
-    base = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
-    return base / "homelab-registry" / f"mirror-{re.sub('[^0-9A-Za-z.-]', '_', host)}.json"
+def default_state_path(host: str, directory: str | None = None) -> Path:
+    """Where the memory of one target is kept: in a directory, by default the user's own (XDG base directories)."""
+    base = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "homelab-registry"
+    return Path(directory or base) / f"mirror-{re.sub('[^0-9A-Za-z.-]', '_', host)}.json"
 
 
 def _foreseen(image: ImagePlan) -> dict:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from ..errors import HomelabError
 from ..oci.manifest import Platform, parse_platform
 from ..oci.reference import Reference, parse_reference, tag_fault
-from ..oci.versions import Version, age_key, newest_first, parse_version, stripped  # noqa: F401 - age_key is used from here
+from ..oci.versions import Version, newest_first, parse_version, stripped
 
 ITEM_KEYS = ("name", "tags", "platforms", "optional", "referrers")
 TAGS_KEYS = ("list", "glob", "regex", "semver", "suffix", "newest", "exclude")
@@ -425,7 +425,10 @@ def parse_images(value: object, where: str = "images") -> tuple[list[ImageSpec],
 def _items(value: object, where: str) -> Iterator[tuple[str, int, str, object]]:
     """(text for messages, index, where, item) for each word of strings and each mapping."""
     if isinstance(value, str):
-        for index, word in enumerate(_names(value)):
+        words = _names(value)
+        if value.rstrip().endswith(",") and "\n" not in value.strip():
+            words.append(_CUT)
+        for index, word in enumerate(words):
             yield _shown(word), index, where, word
     else:
         for index, item in enumerate(value if isinstance(value, (list, tuple)) else [value]):
@@ -433,6 +436,10 @@ def _items(value: object, where: str) -> Iterator[tuple[str, int, str, object]]:
             for word in _names(item) if isinstance(item, str) else [item]:
                 shown = word.get("name", f"mapping of {', '.join(map(str, word))}") if isinstance(word, dict) else word
                 yield _shown(str(shown)), index, place, word
+
+
+#: Stands for what a list lacks that ends with a comma: ansible-playbook drops what follows a blank in -e a=b, c.
+_CUT = ","
 
 
 def _names(text: str) -> list[str]:
@@ -451,6 +458,12 @@ def _image(item: object, where: str) -> ImageSpec:
         if not isinstance(item, str):
             raise HomelabError(
                 f"{item!r} is neither a name nor a mapping with a name", where, "write it as node:20-alpine, in quotes"
+            )
+        if item == _CUT:
+            raise HomelabError(
+                "the list ends with a comma, as if something had been cut off",
+                where,
+                "write no blanks in -e images=a,b, or quote the list: -e \"images='a, b'\"",
             )
         return ImageSpec(_with_tag(parse_reference(item, where)))
     _refuse_unknown_keys(item, ITEM_KEYS, "an image", where)

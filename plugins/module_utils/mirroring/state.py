@@ -134,7 +134,7 @@ class State:
         with self._lock:
             found = {}
             for name, tag in self._tags.items():
-                place, _, short = name.rpartition(":")
+                place, _colon, short = name.rpartition(":")
                 if place == repository:
                     found[short] = dict(tag)
             return found

@@ -27,6 +27,7 @@ MIRROR = (
     "upstreams",
     "docker_config",
     "state_path",
+    "state_dir",
     "lock_path",
 )
 #: Variables that are no setting.

@@ -15,7 +15,8 @@ import struct
 import tarfile
 import zlib
 
-from .client import OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST, Registry, digest_of
+from .client import Registry
+from .manifest import OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST, digest_of
 
 #: Docker and containerd ask a mirror for `library/<name>`; the short name serves a pull by `host:port/<name>`.
 NAME = "homelab-canary"

@@ -13,20 +13,7 @@ from urllib.parse import quote, urlsplit
 
 from ..errors import HomelabError
 from .auth import Credentials, Denied
-from .manifest import (  # noqa: F401 - callers take media types from here too
-    DOCKER_LIST,
-    DOCKER_MANIFEST,
-    MANIFEST_TYPES,
-    OCI_CONFIG,
-    OCI_INDEX,
-    OCI_LAYER_GZIP,
-    OCI_MANIFEST,
-    Descriptor,
-    Manifest,
-    digest_fault,
-    digest_of,
-    parse_manifest,
-)
+from .manifest import MANIFEST_TYPES, OCI_INDEX, Descriptor, Manifest, digest_fault, digest_of, parse_manifest
 from .transport import Answer, Response, Transport
 
 #: Entries of a list that are asked for at a time; registries may give fewer.
@@ -92,6 +79,7 @@ class Registry:
     ):
         if credentials is None and username:
             credentials = Credentials(username, password)
+        self._account = credentials.username if credentials else None
         self.transport = Transport(
             url,
             timeout=timeout,
@@ -145,6 +133,8 @@ class Registry:
         if isinstance(answer, Response):
             answer = answer.answer()
         kind, remedy = _REFUSALS.get(answer.status, (HomelabError, None))
+        if kind is Denied and self._account:
+            remedy = f"it refuses the account {self._account} or what it asks for: check its password and rights"
         # After a redirect it is not the registry that refuses.
         place = urlsplit(answer.url)
         who = self.url if place.netloc == urlsplit(self.url).netloc else f"{place.scheme}://{place.netloc}"

@@ -29,6 +29,8 @@ from ..errors import HomelabError
 from .auth import Authorizer
 from .connection import Pool, ProxyRefused, environment_proxies, split_url
 
+#: What a server that has spoken HTTP before does when it dies, and not because the port is another one's.
+BROKEN_OFF = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
 USER_AGENT = "homelab.registry"
 #: Bytes of a body that is held in memory: four times the largest manifest a registry takes.
 BODY_LIMIT = 16 << 20
@@ -77,6 +79,8 @@ class Answer:
         """Status and the registry's own words for an error, for a message."""
         try:
             error = json.loads(self.body)["errors"][0]
+            if isinstance(error.get("detail"), dict) and '"Err": 28' in json.dumps(error["detail"]):
+                error["detail"] = "No space left on device"  # what the server says is the number (ENOSPC)
             said = " ".join(str(error[key]) for key in ("code", "message", "detail") if error.get(key))
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
             said = self.body[:200].decode("utf-8", "replace").strip()
@@ -143,6 +147,7 @@ class Transport:
         self._rate = None
         self.requests = Counter()
         self.received = self.sent = 0
+        self._answered = False
 
     @property
     def rate(self) -> RateLimit | None:
@@ -420,6 +425,7 @@ class Transport:
 
     def note(self, url, status, headers) -> None:
         """Take in what an answer to anything tells about the rate limit."""
+        self._answered = True
         origin = split_url(url)[0]
         if origin != self._origin:
             return
@@ -447,14 +453,14 @@ class Transport:
             remedy = "the certificate is not trusted here: give its CA (ca_path)"
         elif isinstance(error, ssl.SSLError):
             remedy = "does the server speak plain HTTP on this port? Compare registry_scheme with its configuration"
-        elif isinstance(error, http.client.IncompleteRead):
+        elif isinstance(error, http.client.IncompleteRead) or (self._answered and isinstance(error, BROKEN_OFF)):
             remedy = "the server or the network broke off: try again"
         elif isinstance(error, http.client.HTTPException):
             remedy = "does the server speak TLS on this port? Compare registry_scheme with its configuration"
         elif isinstance(error, ProxyRefused):
             remedy = "check the proxy's address, account and rules, or name the registry in no_proxy"
         elif isinstance(error, ConnectionRefusedError):
-            remedy = "nothing listens there: is the container running, and are address and port right?"
+            remedy = "nothing listens there: does the server run, and are address and port right?"
         else:
             remedy = "check the name, the network and the firewall between here and there"
         proxy = self._pool.proxy_for(split_url(url)[0])

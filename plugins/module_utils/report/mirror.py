@@ -21,7 +21,9 @@ def mirror_summary(report: Mapping) -> str:
         report: `Report.as_dict()` of the package mirroring, or the result of the module image_mirror.
     """
     check = report["check"]
-    rows = [_image(one, check) for one in report["images"]]
+    # what went wrong stands where the eye is at the end
+    images = sorted(report["images"], key=lambda one: (one["action"] == "failed", one["action"] == "deferred"))
+    rows = [_image(one, check) for one in images]
     rows += [
         [f"{one['repository']}:{one['tag']}", one["action"], "-", "-", one.get("reason") or "gone upstream"]
         for one in report["pruned"]

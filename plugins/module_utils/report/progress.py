@@ -32,7 +32,7 @@ class Lines:
         """The plan is made (mirroring.plan.Plan)."""
         todo = sum(image.action == "copy" for image in plan.images)
         if todo:
-            print(f"{todo} of {len(plan.images)} images to copy, {size(plan.transfer)}", file=self.out, flush=True)
+            self._say(f"{todo} of {len(plan.images)} images to copy, {size(plan.transfer)}")
 
     def moved(self, count: int) -> None:
         """Some bytes (count) arrived."""
@@ -40,11 +40,15 @@ class Lines:
     def finished(self, result) -> None:
         """An image is complete, or has failed (mirroring.copy.ImageResult)."""
         if result.action != "unchanged":
-            print(image_line(result.as_dict()), file=self.out, flush=True)
+            self._say(image_line(result.as_dict()))
+
+    def _say(self, line):
+        self.out.write(f"{line}\n")
+        self.out.flush()
 
 
 class Bar(Lines):
-    """A bar in the last line of a terminal, with the lines of `Lines` above it.
+    """A bar in the last line of a terminal.
 
     Args:
         out: the terminal.
@@ -73,9 +77,7 @@ class Bar(Lines):
 
     def finished(self, result) -> None:
         with self._lock:
-            self._done += 1
-            self._clear()
-            super().finished(result)
+            self._done += 1  # the table at the end has the rest
             self._draw()
 
     def close(self) -> None:
@@ -87,9 +89,9 @@ class Bar(Lines):
         """The bar as it is now."""
         seconds = max(self._clock() - self._start, 0.001)
         share = min(self._bytes / self._total, 1) if self._total else 1
-        bar = "#" * int(BLOCKS * share)
+        filled = "#" * int(BLOCKS * share)
         return (
-            f"[{bar:<{BLOCKS}}] {share:4.0%}  {size(self._bytes)} of {size(self._total)}  "
+            f"[{filled:<{BLOCKS}}] {share:4.0%}  {size(self._bytes)} of {size(self._total)}  "
             f"{size(max(self._bytes, 0) / seconds)}/s  {self._done}/{self._images} images"
         )
 

@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass
 
 from ..errors import HomelabError
 from ..oci import canary
-from ..oci.client import OCI_CONFIG, OCI_MANIFEST, Registry, digest_of
+from ..oci.client import Registry
+from ..oci.manifest import OCI_CONFIG, OCI_MANIFEST, digest_of
 
 LATENCY_SAMPLES = 20
 

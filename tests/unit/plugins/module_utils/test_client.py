@@ -10,7 +10,7 @@ import socket
 
 import pytest
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
-from ansible_collections.homelab.registry.plugins.module_utils.oci import client
+from ansible_collections.homelab.registry.plugins.module_utils.oci import manifest as media
 from ansible_collections.homelab.registry.plugins.module_utils.oci.client import (
     Answer,
     Denied,
@@ -31,10 +31,10 @@ def fake():
         yield fake
 
 
-def image(registry, repository="team/app", tag="1", media_type=client.OCI_MANIFEST):
+def image(registry, repository="team/app", tag="1", media_type=media.OCI_MANIFEST):
     """Push a manifest with one blob; returns its bytes."""
     config = registry.put_blob(repository, b"{}")
-    described = {"mediaType": client.OCI_CONFIG, "digest": config, "size": 2}
+    described = {"mediaType": media.OCI_CONFIG, "digest": config, "size": 2}
     manifest = json.dumps({"schemaVersion": 2, "mediaType": media_type, "config": described, "layers": []}).encode()
     registry.put_manifest(repository, tag, manifest, media_type)
     return manifest
@@ -91,14 +91,12 @@ def test_what_is_written_is_read_back(fake):
     assert fake.tags("team/app") == {"1": digest_of(manifest)}
 
 
-@pytest.mark.parametrize(
-    "media_type", [client.OCI_INDEX, client.OCI_MANIFEST, client.DOCKER_LIST, client.DOCKER_MANIFEST]
-)
+@pytest.mark.parametrize("media_type", [media.OCI_INDEX, media.OCI_MANIFEST, media.DOCKER_LIST, media.DOCKER_MANIFEST])
 def test_every_type_of_manifest_is_accepted(fake, media_type):
     registry = Registry(fake.url)
     child = {"digest": digest_of(b"{}"), "platform": {"architecture": "amd64", "os": "linux"}}
     manifest = json.dumps({"manifests": [child]}).encode()
-    stored = {digest_of(b"{}"): (client.DOCKER_MANIFEST, b"{}"), digest_of(manifest): (media_type, manifest)}
+    stored = {digest_of(b"{}"): (media.DOCKER_MANIFEST, b"{}"), digest_of(manifest): (media_type, manifest)}
     fake.repository("app")["manifests"].update(stored)
     assert registry.get_manifest("app", digest_of(manifest)) == manifest
     assert registry.head_manifest("app", digest_of(manifest)) == digest_of(manifest)
@@ -106,7 +104,7 @@ def test_every_type_of_manifest_is_accepted(fake, media_type):
 
 def test_without_the_right_accept_the_fake_refuses_as_the_server_does(fake):
     image(Registry(fake.url))
-    for accept in ("*/*", client.DOCKER_MANIFEST):
+    for accept in ("*/*", media.DOCKER_MANIFEST):
         answer = Registry(fake.url).request("GET", "/v2/team/app/manifests/1", headers={"Accept": accept})
         assert answer.status == 404
         assert "OCI manifest found, but accept header does not support OCI manifests" in answer.explain()
@@ -139,14 +137,14 @@ def test_an_empty_blob(fake):
 def test_a_manifest_without_its_blobs_is_refused(fake):
     manifest = json.dumps({"config": {"digest": digest_of(b"x")}, "layers": []}).encode()
     with pytest.raises(HomelabError, match="400 MANIFEST_BLOB_UNKNOWN .* when writing manifest app:1"):
-        Registry(fake.url).put_manifest("app", "1", manifest, client.OCI_MANIFEST)
+        Registry(fake.url).put_manifest("app", "1", manifest, media.OCI_MANIFEST)
     assert fake.tags("app") == {}
 
 
 def test_deletion_by_digest_takes_all_tags(fake):
     registry = Registry(fake.url)
     manifest = image(registry)
-    registry.put_manifest("team/app", "2", manifest, client.OCI_MANIFEST)
+    registry.put_manifest("team/app", "2", manifest, media.OCI_MANIFEST)
     assert registry.delete_manifest("team/app", "1").status == 400
     assert registry.delete_manifest("team/app", digest_of(manifest)).status == 202
     assert registry.head_manifest("team/app", "2") is None
@@ -170,7 +168,7 @@ def test_a_read_only_registry_is_named_so():
 
 def test_a_full_disk_is_told(fake):
     fake.faults = {"500"}
-    with pytest.raises(HomelabError, match="500 UNKNOWN unknown error .*28.* when starting an upload") as caught:
+    with pytest.raises(HomelabError, match="500 UNKNOWN .* No space left on device when starting") as caught:
         Registry(fake.url).put_blob("app", b"data")
     assert "full disk" in caught.value.remedy
 
@@ -188,7 +186,7 @@ def test_what_a_tag_stands_for(fake):
     registry = Registry(fake.url)
     manifest = image(registry)
     fake.requests.clear()
-    stat = Stat(digest_of(manifest), client.OCI_MANIFEST, len(manifest))
+    stat = Stat(digest_of(manifest), media.OCI_MANIFEST, len(manifest))
     assert registry.stat_manifest("team/app", "1") == stat
     assert registry.stat_manifest("team/app", digest_of(manifest)) == stat
     assert registry.stat_manifest("team/app", "2") is None
@@ -213,7 +211,7 @@ def test_manifests_are_verified(fake, fault, reference, said):
     manifest = image(registry)
     reference = digest_of(manifest) if reference == "digest" else reference
     found = registry.read_manifest("team/app", reference)
-    assert (found.data, found.media_type) == (manifest, client.OCI_MANIFEST)
+    assert (found.data, found.media_type) == (manifest, media.OCI_MANIFEST)
     fake.faults = {fault}
     if said is None:
         assert registry.read_manifest("team/app", reference).data == manifest
@@ -255,10 +253,10 @@ def test_referrers(fake):
     assert registry.referrers("team/app", subject) is None
     fake.referrers = True
     assert registry.referrers("team/app", subject) == []
-    described = {"mediaType": client.OCI_CONFIG, "digest": digest_of(b"{}"), "size": 2}
-    about = {"mediaType": client.OCI_MANIFEST, "digest": subject, "size": 7}
+    described = {"mediaType": media.OCI_CONFIG, "digest": digest_of(b"{}"), "size": 2}
+    about = {"mediaType": media.OCI_MANIFEST, "digest": subject, "size": 7}
     signature = json.dumps({"schemaVersion": 2, "config": described, "layers": [], "subject": about}).encode()
-    answer = registry.put_manifest("team/app", digest_of(signature), signature, client.OCI_MANIFEST)
+    answer = registry.put_manifest("team/app", digest_of(signature), signature, media.OCI_MANIFEST)
     assert answer.headers["oci-subject"] == subject
     (found,) = registry.referrers("team/app", subject)
     assert (found.digest, found.size) == (digest_of(signature), len(signature))
@@ -526,7 +524,7 @@ def test_refusals_can_be_told_apart(fake, status, kind, said):
     fake.say(status, b"teapot", times=2)
     with pytest.raises(HomelabError, match=f"{fake.url} answered {status} teapot when reading") as caught:
         Registry(fake.url).get_blob("app", DIGEST)
-    assert type(caught.value) is kind
+    assert caught.type is kind
     assert said in str(caught.value)
 
 

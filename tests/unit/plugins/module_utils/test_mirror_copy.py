@@ -215,8 +215,8 @@ def other_bytes(content, *, sent=None, length=None):
 @pytest.mark.parametrize(
     ("content", "fault", "said"),
     [
-        (b"own", lambda content: other_bytes(content), "content with the hash"),
-        (LARGE, lambda content: other_bytes(content), "content with the hash"),
+        (b"own", other_bytes, "content with the hash"),
+        (LARGE, other_bytes, "content with the hash"),
         (LARGE, lambda content: other_bytes(content, sent=content[:-7]), "bytes instead of"),
         (LARGE, lambda content: other_bytes(content, sent=content + b"more"), "bytes instead of"),
         (LARGE, lambda content: other_bytes(content, sent=content[: 2 * CHUNK], length=len(content)), "broke off"),

@@ -510,7 +510,7 @@ def test_one_name_for_two_platform_lists_is_refused_in_any_spelling(lab):
     ("settings", "said"),
     [
         ({"url": "registry:5000"}, "is not a registry's address"),
-        ({"url": None}, "is not a registry's address"),
+        ({"url": None}, "is not named"),
         ({"images": []}, "there are no images"),
         ({"images": None}, "there are no images"),
         ({"upstreams": [{"url": "http://x"}]}, "without its registry's name"),
@@ -570,7 +570,8 @@ def test_nothing_listens_at_an_upstream(lab):
 
 
 @pytest.mark.parametrize(
-    ("account", "said"), [({}, "unknown or private"), ({"username": "me", "password": "wrong"}, "unknown or private")]
+    ("account", "said"),
+    [({}, "unknown or private"), ({"username": "me", "password": "wrong"}, "refuses the account me")],
 )
 def test_an_upstream_that_wants_an_account(tmp_path, monkeypatch, account, said):
     with Lab(tmp_path, monkeypatch, source={"accounts": {"me": "S3cret"}}) as lab:

@@ -388,3 +388,11 @@ def test_no_list_at_all(value):
     images, (bad,) = parse_images(value, "mirror_images")
     assert images == []
     assert bad.error.where == "mirror_images[0]"
+
+
+def test_a_list_that_ends_with_a_comma_may_have_been_cut_off():
+    """ansible-playbook drops what follows a blank: -e images=a, b."""
+    images, bad = parse_images("node:20,")
+    assert [str(one.reference) for one in images] == ["docker.io/library/node:20"]
+    assert [one.item for one in bad] == [","]
+    assert "cut off" in str(bad[0].error)
