@@ -29,12 +29,23 @@ def mirror_images(wanted, lists, base, k3s, k3s_version=""):
         raise AnsibleFilterError(str(error)) from error
 
 
+def mirror_problem(groups, hostvars, wanted=(), lists=(), base=(), k3s=None, k3s_version=""):
+    """What the two above would fail with; "" if nothing is wrong."""
+    try:
+        mirror_settings(groups, hostvars)
+        mirror_images(wanted, lists, list(base), k3s or {}, k3s_version)
+    except AnsibleFilterError as error:
+        return str(error)
+    return ""
+
+
 class FilterModule:
     """Register the filters."""
 
     def filters(self):
         return {
             "mirror_images": mirror_images,
+            "mirror_problem": mirror_problem,
             "mirror_settings": mirror_settings,
             "mirror_summary": mirror_summary,
         }

@@ -145,8 +145,8 @@ def random_registry(disk, rnd, deleted=0.12):
     shared = {}
     for name in names:
         described = shared[name] = []
-        for _ in range(rnd.randint(0, 8)):
-            layers = [f"layer {rnd.randrange(25)}" for _ in range(rnd.randint(0, 3))]
+        for _other in range(rnd.randint(0, 8)):
+            layers = [f"layer {rnd.randrange(25)}" for _other in range(rnd.randint(0, 3))]
             more = {"subject": rnd.choice(described)} if described and rnd.random() < 0.15 else {}
             if described and rnd.random() < 0.4:
                 children = rnd.sample(described, rnd.randint(1, min(3, len(described))))

@@ -173,7 +173,7 @@ def _held(digest, media_type, size, children, blobs, subject, created):
     numbers = [size, *(count for _blob, count in blobs)]
     if (
         any(map(digest_fault, digests))
-        or not all(type(number) is int and number >= 0 for number in numbers)
+        or not all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in numbers)
         or not (media_type and isinstance(media_type, str))
         or not (created is None or type(created) in (int, float))
     ):

@@ -231,7 +231,7 @@ def remove_damaged_blobs(window: Window, digests: Iterable[str]) -> Removal:
         if _hash(tree, digest) == digest:
             removal.left.append(f"{digest}: its content is right")
             continue
-        algorithm, _, digits = digest.partition(":")
+        algorithm, _other, digits = digest.partition(":")
         _discard(window, "blobs", algorithm, digits[:2], digits)
         removal.done.append(digest)
     return _end(window, removal)

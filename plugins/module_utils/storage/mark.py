@@ -72,7 +72,7 @@ def named_by(tree: Tree, digests) -> set[str]:
         content = tree.content(digest)
         if content is None:
             continue
-        children = {child for child, _ in content.children}
+        children = {child for child, _other in content.children}
         waiting += children
         named |= set(content.references) - children
     return named

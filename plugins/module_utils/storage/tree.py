@@ -407,7 +407,7 @@ class Tree:
     # --- blobs ----------------------------------------------------------------------------------------------
     def blob_path(self, digest: str) -> str:
         """Directory of a blob."""
-        algorithm, _, digits = digest.partition(":")
+        algorithm, _other, digits = digest.partition(":")
         return f"{self.base}/blobs/{algorithm}/{digits[:2]}/{digits}"
 
     def _blob_folders(self) -> dict[str, list[str]]:
@@ -534,7 +534,7 @@ def _held(tree, link, created):
         digest=link.digest,
         media_type=content.media_type,
         size=content.size,
-        children=tuple(child for child, _ in content.children),
+        children=tuple(child for child, _other in content.children),
         blobs=content.blobs,
         subject=content.subject,
         created=tree.created(content.config) if created and content.config else None,

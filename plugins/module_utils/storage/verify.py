@@ -135,7 +135,7 @@ def _roots(tree, name, led_to):
     children = set()
     for digest in left:
         content = tree.content(digest)
-        children |= {child for child, _ in content.children} - {digest} if content else set()
+        children |= {child for child, _other in content.children} - {digest} if content else set()
     return sorted(left - children)
 
 

@@ -124,6 +124,14 @@ def test_tags_that_are_gone_on_both_sides_do_not_count_for_the_floor(lab):
     assert [one for one in lab.target.requests if "/manifests/" in one] == [f"HEAD /v2/{place('app')}/manifests/2.0"]
 
 
+def test_a_pinned_tag_stays_also_in_a_run_without_it(lab):
+    """Whoever pins reckons with the tag's end."""
+    digest = lab.source.tags("app")["1.0"]
+    lab.run(f"app:pin@{digest}")
+    lab.run("app:2.0", prune=True)
+    assert "pin" in lab.tags("app")
+
+
 def test_a_digest_that_a_kept_tag_shares_stays(lab):
     held = lab.target.repositories[place("app")]
     held["tags"]["alias"] = held["tags"]["1.0"]

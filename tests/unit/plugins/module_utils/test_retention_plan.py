@@ -522,7 +522,11 @@ def any_lab(dice):
     lab = Lab()
     for number in range(dice.randint(1, 3)):
         repository = f"repo{number}"
-        names, days = [], lambda: dice.choice([None, dice.uniform(0, 60), dice.randint(0, 5)])
+        names = []
+
+        def days():
+            return dice.choice([None, dice.uniform(0, 60), dice.randint(0, 5)])
+
         for image in range(dice.randint(1, 12)):
             name = f"{dice.choice(['', repository])} {image}"  # some are in several repositories
             blobs = tuple((digest(f"layer {one}"), 7 + one) for one in dice.sample(range(30), 3))
@@ -536,7 +540,7 @@ def any_lab(dice):
             created = dice.choice([None, 20, dice.uniform(0, 90)])
             lab.image(name, days(), repository=repository, created=created, subject=subject and digest(subject), **more)
             names.append(name)
-        for _ in range(dice.randint(0, 12)):
+        for _other in range(dice.randint(0, 12)):
             tag = dice.choice(["latest", f"v{dice.randint(0, 20)}", f"1.{dice.randint(0, 3)}.{dice.randint(0, 3)}"])
             if dice.random() < 0.25:
                 tag = about(dice.choice([*names, "vanished"]), dice.choice(["", ".sig", ".att"]))

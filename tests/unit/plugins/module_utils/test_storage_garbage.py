@@ -213,7 +213,7 @@ def test_a_moved_tag_stays(disk, window):
 
 def test_only_blobs_that_are_wrong_are_removed(disk, window):
     made = disk.image("app", "v1", ["good", "bad", "cut"])
-    _, good, bad, cut = (digest for digest, _ in disk.tree().content(made["digest"]).blobs)
+    _other, good, bad, cut = (digest for digest, _other in disk.tree().content(made["digest"]).blobs)
     disk.blob_path(bad).write_bytes(b"BAD")
     disk.blob_path(cut).write_bytes(b"")
     removal = remove_damaged_blobs(window, [good, bad, cut, "sha256:" + "0" * 64, "../x"])

@@ -103,7 +103,7 @@ def test_what_plain_collection_keeps(disk, push):
 
 def test_a_child_missing_in_one_repository(disk):
     for name in ("aaa", "bbb"):
-        _, children = disk.multi(name, "v1")
+        _other, children = disk.multi(name, "v1")
     left = {"aaa": disk.multi("aaa", "v2"), "bbb": disk.multi("bbb", "v2")}
     child = left["aaa"][1][0]["digest"]
     disk.delete_manifest("aaa", child)
@@ -246,7 +246,7 @@ def test_a_dry_run_of_3():
     ("output", "said"),
     [
         ("", "printed nothing"),
-        (DRY_RUN_2.split("\n\n")[0], "come to its end: other: marking"),
+        (DRY_RUN_2.split("\n\n", maxsplit=1)[0], "come to its end: other: marking"),
         (
             "app\nfailed to garbage collect: failed to mark: x\nUsage:",
             "end: failed to garbage collect: failed to mark: x",

@@ -104,7 +104,7 @@ def test_times_as_go_writes_them(text, seconds):
 
 
 def test_untagged_nested_and_referring_manifests(disk):
-    inner, _ = disk.multi("app", None)
+    inner, _other = disk.multi("app", None)
     outer = disk.index("app", "v1", [inner], docker=True)
     subject = disk.image("app", "v2")
     sbom = disk.image("app", None, layers=["sbom"], subject=subject)
@@ -317,7 +317,7 @@ def test_symbolic_links_are_not_followed(disk, tmp_path_factory, path):
     disk.upload("app", "1", PUSHED)
     folders = {"LAYER": disk.blob("app", "layer")["digest"], "MANIFEST": made["digest"]}
     before = seen(disk.tree())
-    head, _, rest = path.partition("/")
+    head, _other, rest = path.partition("/")
     place = disk.blob_path(folders[head]).parent / rest if head in folders else disk.base / path
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "it"
     place.rename(elsewhere)

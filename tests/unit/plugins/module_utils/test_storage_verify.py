@@ -75,17 +75,18 @@ def test_exactly_the_injected_damage_is_found(disk, seed):
     for name in tree.repositories():
         for tag, link in tree.tags(name).items():
             images[name, tag, link.digest] = needs(disk, link.digest, set())
-        led_to = {digest for (repository, _, _), parts in images.items() if repository == name for _, digest in parts}
+        ours = [parts for (repository, _tag, _digest), parts in images.items() if repository == name]
+        led_to = {digest for parts in ours for _kind, digest in parts}
         left = set(tree.revisions(name)) - led_to
         for digest in left:
             if not any(("manifest", digest) in needs(disk, other, set()) for other in left - {digest}):
                 images[name, None, digest] = needs(disk, digest, set())
     assert verify(tree, deep=True).damages == []
     expected = {}  # (repository, or None for all, digest) -> kind
-    for _ in range(rnd.randint(0, 4) if images else 0):
-        name, _, root = rnd.choice(sorted(images, key=str))
+    for _other in range(rnd.randint(0, 4) if images else 0):
+        name, _other, root = rnd.choice(sorted(images, key=str))
         what, digest = rnd.choice(sorted(next(parts for key, parts in images.items() if key[::2] == (name, root))))
-        if digest == root or any(digest == done for _, done in expected):
+        if digest == root or any(digest == done for _other, done in expected):
             continue
         # A manifest's content stays whole, else nothing would be known of what is below it.
         damage = rnd.choice((unlink, empty) if what == "manifest" else (unlink, empty, delete, cut, flip))
@@ -97,7 +98,7 @@ def test_exactly_the_injected_damage_is_found(disk, seed):
             expected[None, digest] = {delete: NO_BLOB, cut: WRONG_SIZE, flip: WRONG_CONTENT}[damage]
     wanted = {}
     for (name, tag, root), parts in images.items():
-        places = [(place, digest) for _, digest in parts for place in (name, None)]
+        places = [(place, digest) for _other, digest in parts for place in (name, None)]
         hit = {(place[1], expected[place]) for place in places if place in expected}
         if hit:
             wanted[f"{name}:{tag}" if tag else f"{name}@{root}"] = hit
@@ -210,8 +211,8 @@ def test_every_blob_is_hashed_once_and_progress_adds_up(disk):
     total = sum(size for size in disk.tree().blobs().values()) - 600000
     assert (report.tags, report.manifests, report.blobs, report.read) == (2, 2, 4, total)
     assert steps[-1] == (total, total)
-    assert [done for done, _ in steps] == sorted(done for done, _ in steps)
-    assert max(b - a for (a, _), (b, _) in zip(steps, steps[1:])) <= 1 << 20
+    assert [done for done, _other in steps] == sorted(done for done, _other in steps)
+    assert max(b - a for (a, _other), (b, _other) in zip(steps, steps[1:])) <= 1 << 20
 
 
 def test_an_empty_registry(disk):
