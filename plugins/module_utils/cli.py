@@ -261,7 +261,7 @@ def _mirror(arguments):
     _write_result(arguments.result, {"started": started, "finished": _now(), **result})
     if arguments.json:
         sys.stdout.write(json.dumps(result, indent=2) + "\n")
-    elif sys.stdout.isatty() or sys.stderr.isatty():
+    elif arguments.dry_run or sys.stdout.isatty() or sys.stderr.isatty():
         sys.stdout.write(mirror_summary(result) + "\n")
     else:  # a log has had a line for each image
         sys.stdout.write(mirror_totals(result) + "\n")

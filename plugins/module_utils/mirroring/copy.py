@@ -62,6 +62,9 @@ class ImageResult:
 class Progress:
     """What a run tells while it goes on; called from several threads."""
 
+    def refused(self, result: dict) -> None:
+        """An image, as in the report, that there is no plan for: its name is none, or its tags cannot be listed."""
+
     def planned(self, plan) -> None:
         """The plan is made, copying begins."""
 

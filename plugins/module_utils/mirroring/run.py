@@ -135,9 +135,12 @@ class Request:
             HomelabError: the target cannot be used, or two images want the same name.
         """
         endpoints, state, options = self.endpoints, self.state, self.options
+        progress = progress or Progress()
         try:
             wanted, failed = _resolve(self.specs, endpoints, options)
             failed = [_refused(one.item, one.error) for one in self.bad] + failed
+            for one in failed:
+                progress.refused(one)
             clash = collisions([(one.reference, one.repositories) for one in wanted])
             if clash:
                 raise HomelabError(clash[0], "images", "take one of them off the list, or change name_template")

@@ -28,6 +28,10 @@ class Lines:
     def __init__(self, out: TextIO) -> None:
         self.out = out
 
+    def refused(self, result) -> None:
+        """An image of the report that there is no plan for."""
+        self._say(image_line(result))
+
     def planned(self, plan) -> None:
         """The plan is made (mirroring.plan.Plan)."""
         todo = sum(image.action == "copy" for image in plan.images)
@@ -62,6 +66,9 @@ class Bar(Lines):
         self._lock = threading.Lock()
         self._start = self._drawn = clock()
         self._bytes, self._total, self._done, self._images = 0, 0, 0, None
+
+    def refused(self, result) -> None:
+        """The table at the end has it."""
 
     def planned(self, plan) -> None:
         with self._lock:

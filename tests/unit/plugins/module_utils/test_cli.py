@@ -76,7 +76,9 @@ def test_a_run_and_a_second_one(config, source, target, capsys):
 def test_a_dry_run_writes_nothing(config, source, target, tmp_path, capsys):
     name = config()
     assert cli.main(["mirror", "--config", name, "--dry-run"]) == 0
-    assert "1 would copy" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "1 would copy" in out
+    assert f"{source.netloc}/team/app:1  would copy" in out, "a log has no line for it, so there is the table"
     assert target.repositories == {}
     assert [path.name for path in tmp_path.iterdir()] == [Path(name).name]
 
@@ -87,6 +89,7 @@ def test_one_bad_image_among_good_ones(config, source, target, capsys):
     out, err = capsys.readouterr()
     assert "1 copied, 2 failed" in out
     assert "team/app:gone" in err
+    assert "upper case" in err
 
 
 def test_json_is_all_there_is_on_stdout(config, capsys):
