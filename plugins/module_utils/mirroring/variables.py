@@ -26,10 +26,9 @@ MIRROR = (
     "prune_keep",
     "upstreams",
     "docker_config",
-    "state_path",
-    "state_dir",
-    "lock_path",
 )
+#: Where the machine that mirror.yml runs on keeps its memory; the timer has its own place on its own machine.
+FILES = ("state_path", "state_dir", "lock_path")
 #: Variables that are no setting.
 OTHERS = ("images", "lists", "list", "list_k3s", "k3s_version", "run_on")
 #: Those with another type than text, which -e gives as text.
@@ -46,12 +45,12 @@ def settings_of(variables: Mapping, url: str) -> dict:
         url: the registry's address, if there is no `mirror_url`.
 
     Returns:
-        `registry` (how it is reached) and `mirror`, as in registryctl's file.
+        `registry` (how it is reached) and `mirror`, as in registryctl's file, and `files`.
 
     Raises:
         HomelabError: a variable has the wrong type, or nearly the name of another one.
     """
-    known = [f"mirror_{name}" for name in (*ACCESS, *MIRROR, *OTHERS)]
+    known = [f"mirror_{name}" for name in (*ACCESS, *MIRROR, *FILES, *OTHERS)]
     for name in variables:
         near = name.startswith("mirror_") and name not in known and difflib.get_close_matches(name, known, 1, 0.8)
         if near:
@@ -61,7 +60,7 @@ def settings_of(variables: Mapping, url: str) -> dict:
         values = {name: variables.get(f"mirror_{name}") for name in names}
         return {name: _typed(name, value) for name, value in values.items() if value not in (None, "")}
 
-    return {"registry": {"url": url, **given(ACCESS)}, "mirror": given(MIRROR)}
+    return {"registry": {"url": url, **given(ACCESS)}, "mirror": given(MIRROR), "files": given(FILES)}
 
 
 def _typed(name, value):

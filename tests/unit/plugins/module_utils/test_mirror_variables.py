@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible_collections.homelab.registry.plugins.module_utils import cli
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
 from ansible_collections.homelab.registry.plugins.module_utils.mirroring import variables
 from ansible_collections.homelab.registry.plugins.module_utils.mirroring.selection import parse_images
@@ -23,7 +24,15 @@ def test_nothing_is_set():
     assert settings_of({"ansible_host": "x", "mirror_username": "", "mirror_workers": None}, URL) == {
         "registry": {"url": URL},
         "mirror": {},
+        "files": {},
     }
+
+
+def test_registryctl_takes_every_setting_that_an_inventory_can_make():
+    """Else a variable that mirror.yml takes would stop the nightly run."""
+    assert set(variables.MIRROR) <= set(cli._MIRROR_TYPES)
+    assert set(variables.ACCESS) <= set(cli._ACCESS_TYPES)
+    assert settings_of({"mirror_state_dir": "/here", "mirror_lock_path": "/x"}, URL)["mirror"] == {}
 
 
 VALUES = {
@@ -131,14 +140,14 @@ def test_a_shipped_list_of_k3s_is_found_and_whole(version):
 def test_every_option_of_the_module_is_a_variable():
     text = (ROOT / "plugins" / "modules" / "image_mirror.py").read_text(encoding="utf-8")
     documentation = yaml.safe_load(text.split('DOCUMENTATION = r"""')[1].split('"""')[0])
-    assert {*variables.ACCESS, *variables.MIRROR, "images"} == set(documentation["options"])
+    assert {*variables.ACCESS, *variables.MIRROR, *variables.FILES, "images"} == set(documentation["options"])
 
 
 def test_the_playbook_passes_every_variable():
     (play,) = yaml.safe_load((ROOT / "playbooks" / "mirror.yml").read_text(encoding="utf-8"))
     (options, again) = [task[name] for task in play["tasks"] for name in task if name.endswith(".image_mirror")]
     assert options == again
-    assert set(options) == {*variables.ACCESS, *variables.MIRROR, "images"}
+    assert set(options) == {*variables.ACCESS, *variables.MIRROR, *variables.FILES, "images"}
     for name, value in options.items():
-        part = "registry" if name in variables.ACCESS else "mirror"
+        part = "registry" if name in variables.ACCESS else "files" if name in variables.FILES else "mirror"
         assert name == "images" or f"__mirror_settings.{part}.{name}" in value
