@@ -250,12 +250,12 @@ class Copier:
             track.started = time.monotonic()
         return track
 
-    def _fetch(self, buffer, blob, repository=None, location=None):
+    def _fetch(self, buffer, blob):
         """Bring a blob from its upstream into one repository, then mount it where else it is needed."""
-        repository = repository or blob.repositories[0]
+        repository = blob.repositories[0]
         track = self._start(repository, blob.digest)
         try:
-            self._transfer(blob, repository, buffer, location)
+            self._transfer(blob, repository, buffer)
         except HomelabError as error:
             with self._changed:
                 for each in blob.repositories:
@@ -338,7 +338,7 @@ class Copier:
             self._abort = self._abort or error  # no other image will fare better
             raise
 
-    def _transfer(self, blob, repository, buffer, location):
+    def _transfer(self, blob, repository, buffer, location=None):
         for attempt in range(1, ATTEMPTS + 1):
             self._check(blob.upstream)
             try:

@@ -278,7 +278,7 @@ def _tags(spec, endpoints):
     """(tags, [(name, error)]) of one spec; a tag of None is an image given by digest alone."""
     reference, selector = spec.reference, spec.selector
     if selector is None:
-        return [reference.tag if reference.tag or reference.digest else "latest"], []
+        return [reference.tag], []
     if not selector.needs_listing:
         return selector.select([]).tags, []
     try:

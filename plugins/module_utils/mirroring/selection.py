@@ -9,13 +9,13 @@ How tags are ordered and when a version range takes one is written at `oci.versi
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from ..errors import HomelabError
+from ..keys import refuse_unknown_keys
 from ..oci.manifest import Platform, parse_platform
 from ..oci.reference import Reference, parse_reference, tag_fault
 from ..oci.versions import Version, newest_first, parse_version, stripped
@@ -287,7 +287,7 @@ def parse_tags(value: object, where: str | None = None) -> TagSelector:
         if not exact and not globs:
             raise HomelabError("tags is empty", where, "name tags, or leave it out for latest")
         return TagSelector(exact, globs)
-    _refuse_unknown_keys(value, TAGS_KEYS, "tags", where)
+    refuse_unknown_keys(value, TAGS_KEYS, "tags", where)
     given = {key: item for key, item in value.items() if item is not None}
     exact, listed_globs = _tags_and_globs(given.get("list", []), "tags.list", where)
     named, globs = _tags_and_globs(given.get("glob", []), "tags.glob", where)
@@ -466,7 +466,7 @@ def _image(item: object, where: str) -> ImageSpec:
                 "write no blanks in -e images=a,b, or quote the list: -e \"images='a, b'\"",
             )
         return ImageSpec(_with_tag(parse_reference(item, where)))
-    _refuse_unknown_keys(item, ITEM_KEYS, "an image", where)
+    refuse_unknown_keys(item, ITEM_KEYS, "an image", where)
     if not isinstance(item.get("name"), str):
         raise HomelabError(f"an image has no name: {item!r}", where, "give it a name such as node")
     reference = parse_reference(item["name"].strip(), where)
@@ -493,17 +493,6 @@ def _image(item: object, where: str) -> ImageSpec:
 
 def _with_tag(reference: Reference) -> Reference:
     return reference if reference.tag or reference.digest else replace(reference, tag="latest")
-
-
-def _refuse_unknown_keys(mapping: dict, known: tuple[str, ...], name: str, where: str | None) -> None:
-    for key in mapping:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-            raise HomelabError(
-                f"{name} has the unknown key {key!r}",
-                where,
-                f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}",
-            )
 
 
 def _not_a_string(value: object, name: str, where: str | None) -> HomelabError:

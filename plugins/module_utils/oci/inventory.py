@@ -65,18 +65,28 @@ class Inventory:
     repositories: dict = field(default_factory=dict)
 
 
-def created_of(config: bytes) -> float | None:
-    """When an image was made (seconds since 1970), as its configuration says; None if it does not say.
-
-    Image specification, "Image Configuration": `created` is a date and time of RFC 3339; Go writes nanoseconds.
-    """
+def parse_time(text: str) -> float | None:
+    """Seconds since 1970 of a date and time (RFC 3339; Go writes nanoseconds); None for anything else."""
+    found = _TIME.fullmatch(text.strip())
+    if not found:
+        return None
+    day, time, fraction, sign, hours, minutes = found.groups()
     try:
-        found = _TIME.fullmatch(json.loads(config)["created"].strip())
-        day, time, fraction, sign, hours, minutes = found.groups()
         moment = datetime.fromisoformat(f"{day}T{time}").replace(tzinfo=timezone.utc)
         if sign:
             offset = timedelta(hours=int(hours), minutes=int(minutes))
             moment += -offset if sign == "+" else offset
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+    except (ValueError, OverflowError):
         return None
     return moment.timestamp() + float(fraction or 0)
+
+
+def created_of(config: bytes) -> float | None:
+    """When an image was made (seconds since 1970), as its configuration says; None if it does not say.
+
+    Image specification, "Image Configuration": `created` is a date and time of RFC 3339.
+    """
+    try:
+        return parse_time(json.loads(config)["created"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None

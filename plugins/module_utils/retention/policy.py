@@ -11,13 +11,13 @@ can take away what another one protects.
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from ..errors import HomelabError
+from ..keys import refuse_unknown_keys
 from ..oci.manifest import digest_fault
 from ..oci.reference import repository_fault, tag_fault
 
@@ -168,14 +168,7 @@ def _mapping(value: object, known: tuple, name: str, where: str) -> dict:
     """A mapping's items that are not null, after a look at its keys."""
     if not isinstance(value, dict):
         raise HomelabError(f"{name} is {value!r}, not a mapping", where, f"write it with the keys {', '.join(known)}")
-    for key in value:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-            raise HomelabError(
-                f"{name} has the unknown key {key!r}",
-                where,
-                f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}",
-            )
+    refuse_unknown_keys(value, known, name, where)
     return {key: item for key, item in value.items() if item is not None}
 
 

@@ -24,12 +24,11 @@ import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import HomelabError
-from ..oci.inventory import Held, Inventory, Repository, Tag
+from ..oci.inventory import Held, Inventory, Repository, Tag, created_of, parse_time
 from ..oci.manifest import (
     IMAGE_TYPES,
     INDEX_TYPES,
@@ -56,7 +55,6 @@ _CONFIG_TYPES = (OCI_CONFIG, "application/vnd.docker.container.image.v1+json")
 _NO_CONTENT = {"lost+found", "scheduler-state.json"}
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _SHA256 = re.compile("sha256:[0-9a-f]{64}")
-_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(?:Z|([+-])(\d\d):(\d\d))")
 
 
 class Finding(NamedTuple):
@@ -500,7 +498,7 @@ class Tree:
         """When an image was made (seconds since 1970), by its configuration's digest; None if that does not say."""
         if digest not in self._created:
             read = self._read(f"{self.blob_path(digest)}/data", MAX_MANIFEST) if digest in self._blob_names() else None
-            self._created[digest] = _created(read[0]) if read else None
+            self._created[digest] = created_of(read[0]) if read else None
         return self._created[digest]
 
 
@@ -588,26 +586,3 @@ def _as_the_server(data: bytes) -> tuple[int, tuple]:
         return schema, tuple(dict.fromkeys(filter(None, references)))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return 0, ()
-
-
-def _created(data: bytes) -> float | None:
-    try:
-        return parse_time(json.loads(data)["created"])
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
-
-
-def parse_time(text: str) -> float | None:
-    """Seconds since 1970 of a date and time (RFC 3339; Go writes nanoseconds); None for anything else."""
-    found = _TIME.fullmatch(text.strip())
-    if not found:
-        return None
-    seconds, fraction, sign, hours, minutes = found.groups()
-    try:
-        moment = datetime.fromisoformat(seconds).replace(tzinfo=timezone.utc)
-        if sign:
-            offset = timedelta(hours=int(hours), minutes=int(minutes))
-            moment += -offset if sign == "+" else offset
-    except (ValueError, OverflowError):
-        return None
-    return moment.timestamp() + float(fraction or 0)
