@@ -27,7 +27,8 @@ FLOORS = {
     "mirroring": {"", "oci"},
     "storage": {"", "oci"},
     "retention": {"", "oci"},
-    "cli.py": {"", "oci", "mirroring", "report"},
+    "ctl": {"", "oci", "server", "nodes", "mirroring", "storage", "retention", "report"},
+    "cli.py": {"", "ctl"},
 }
 
 

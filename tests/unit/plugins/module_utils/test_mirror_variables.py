@@ -30,8 +30,8 @@ def test_nothing_is_set():
 
 def test_registryctl_takes_every_setting_that_an_inventory_can_make():
     """Else a variable that mirror.yml takes would stop the nightly run."""
-    assert set(variables.MIRROR) <= set(cli._MIRROR_TYPES)
-    assert set(variables.ACCESS) <= set(cli._ACCESS_TYPES)
+    assert set(variables.MIRROR) <= set(cli.TYPES["mirror"])
+    assert set(variables.ACCESS) <= set(cli.TYPES["registry"])
     assert settings_of({"mirror_state_dir": "/here", "mirror_lock_path": "/x"}, URL)["mirror"] == {}
 
 

@@ -1,0 +1,144 @@
+# Copyright (c) 2026, homelab.registry contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""registryctl mirror: copy images from other registries."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from .. import lock
+from ..errors import HomelabError
+from ..mirroring.run import prepare
+from ..report.mirror import mirror_summary, mirror_totals
+from .common import (
+    LIST,
+    NUMBER,
+    OK,
+    SOME_FAILED,
+    TEXT,
+    YES_NO,
+    access_of,
+    common_options,
+    load_config,
+    locked,
+    now,
+    progress,
+    say,
+    write_result,
+)
+
+TYPES = {
+    "mirror": {
+        "images": (list, str),
+        "platforms": LIST,
+        "referrers": YES_NO,
+        "short_names": YES_NO,
+        "name_template": TEXT,
+        "workers": NUMBER,
+        "reserve_pulls": NUMBER,
+        "prune": YES_NO,
+        "prune_protect": LIST,
+        "prune_keep": NUMBER,
+        "upstreams": LIST,
+        "docker_config": TEXT,
+        "state_path": TEXT,
+    },
+}
+
+
+def add_parser(verbs: argparse._SubParsersAction) -> None:
+    """The verb's arguments."""
+    parser = verbs.add_parser(
+        "mirror",
+        help="copy images from other registries",
+        description="Copy images from other registries into the private one. Without IMAGE and --list those of the"
+        " settings. What is there already costs one HEAD request on each side.",
+        epilog="Exit status: 0 all images are in place (or wait for a rate limit), 1 some failed, 2 nothing could be"
+        " done, 75 another run is under way.",
+    )
+    parser.add_argument("images", metavar="IMAGE", nargs="*", help="such as node:20-alpine or quay.io/org/app:v1")
+    parser.add_argument("--list", metavar="FILE", help="images, one a line with # for comments, or a JSON list")
+    parser.add_argument(
+        "--platform", metavar="P", action="append", help="only this platform, as linux/arm64; repeatable"
+    )
+    parser.add_argument("--referrers", action="store_true", default=None, help="with signatures, attestations, SBOMs")
+    parser.add_argument(
+        "--prune", action="store_true", default=None, help="remove mirrored tags that are gone upstream"
+    )
+    parser.add_argument("--workers", metavar="N", type=int, help="requests and blobs at one time")
+    parser.add_argument(
+        "--state", metavar="FILE", help="memory of earlier runs; by default one for each registry in state_dir"
+    )
+    common_options(parser, to=True, dry_run=True)
+    parser.set_defaults(verb=_run)
+
+
+def mirror_settings(arguments: argparse.Namespace, config: dict) -> dict:
+    """The settings of one mirror run: what was typed goes before what is in the file.
+
+    Raises:
+        HomelabError: the list cannot be read.
+    """
+    settings = {**(config.get("mirror") or {}), **access_of(arguments, config)}
+    images = list(arguments.images)
+    if arguments.list:
+        images += _read_list(arguments.list)
+    if images:
+        settings["images"] = images
+    if config.get("state_dir"):
+        settings["state_dir"] = config["state_dir"]
+    typed = {
+        "platforms": arguments.platform,
+        "referrers": arguments.referrers,
+        "prune": arguments.prune,
+        "workers": arguments.workers,
+        "state_path": arguments.state,
+    }
+    settings.update({key: value for key, value in typed.items() if value is not None})
+    return settings
+
+
+def _read_list(name):
+    try:
+        text = Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise HomelabError(f"the list cannot be read: {reason}", name, "correct --list") from error
+    if not text.lstrip().startswith("["):
+        return [text]
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise HomelabError(f"not JSON: {error}", name, "correct it, or write one image a line") from error
+
+
+def _run(arguments):
+    started = now()
+    try:
+        config = load_config(arguments.config, arguments.types, optional=bool(arguments.to))
+        settings = mirror_settings(arguments, config)
+        request = prepare(settings)
+        with locked(arguments, config, exclusive=bool(settings.get("prune"))), progress() as shown:
+            report = request.run(check=arguments.dry_run, progress=shown)
+    except lock.Busy:
+        raise  # the result is that of the run that holds it
+    except HomelabError as error:
+        write_result(arguments.result, {"started": started, "finished": now(), "error": str(error)})
+        raise
+    result = report.as_dict()
+    write_result(arguments.result, {"started": started, "finished": now(), **result})
+    if arguments.json:
+        sys.stdout.write(json.dumps(result, indent=2) + "\n")
+    elif arguments.dry_run or sys.stdout.isatty() or sys.stderr.isatty():
+        sys.stdout.write(mirror_summary(result) + "\n")
+    else:  # a log has had a line for each image
+        sys.stdout.write(mirror_totals(result) + "\n")
+    sys.stdout.flush()
+    if report.deferred:
+        say(f"{len(report.deferred)} images are deferred; a later run brings them", OK)
+    failed = report.failed or [one for one in result["pruned"] if one["action"] == "failed"]
+    return SOME_FAILED if failed else OK
