@@ -7,12 +7,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: registry_package_image
-short_description: Make an image of the registry server from the distribution's package
+short_description: Make an image of the registry server, or of its gateway, from the distribution's package
 version_added: 0.1.0
 description:
   - For a machine that reaches a Debian or Ubuntu mirror but no image registry. Downloads the package
-    C(docker-registry) (nothing is installed), and writes an archive with a small image in the layout of the
-    official C(registry:2), for C(docker load).
+    C(docker-registry) or C(nginx) (nothing is installed), and writes an archive with a small image in the layout of
+    the official C(registry:2) or C(nginx), for C(docker load).
 author:
   - homelab.registry contributors (@homelab-registry)
 extends_documentation_fragment:
@@ -26,6 +26,11 @@ attributes:
   idempotent:
     support: full
 options:
+  program:
+    description: The program the image is for.
+    type: str
+    choices: [registry, nginx]
+    default: registry
   name:
     description: Name and tag of the image.
     type: str
@@ -60,7 +65,11 @@ from ansible_collections.homelab.registry.plugins.module_utils.server import pac
 
 def main():
     module = AnsibleModule(
-        argument_spec={"name": {"type": "str", "required": True}, "path": {"type": "path", "required": True}},
+        argument_spec={
+            "program": {"type": "str", "choices": ["registry", "nginx"], "default": "registry"},
+            "name": {"type": "str", "required": True},
+            "path": {"type": "path", "required": True},
+        },
         supports_check_mode=True,
     )
     path = module.params["path"]
@@ -70,7 +79,7 @@ def main():
         module.exit_json(changed=True)
     partial = f"{path}.part"
     try:
-        version = package_image.build(module.params["name"], partial)
+        version = package_image.build(module.params["program"], module.params["name"], partial)
     except HomelabError as error:
         module.fail_json(msg=str(error))
     module.atomic_move(partial, path)

@@ -1,10 +1,10 @@
 # Copyright (c) 2026, homelab.registry contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An image of the registry server made from the distribution's own package `docker-registry`.
+"""Images of the programs that run beside each other here, made from the distribution's own packages.
 
-For a machine that reaches a Debian or Ubuntu mirror but no image registry: the server's binary, the C
-library it is linked with and the machine's CA bundle, in the layout of the official registry:2 image.
+For a machine that reaches a Debian or Ubuntu mirror but no image registry: a program's binary, the libraries
+it is linked with and the machine's CA bundle, in the layout of the official image.
 """
 
 from __future__ import annotations
@@ -14,32 +14,96 @@ import hashlib
 import io
 import json
 import platform
+import re
 import shutil
 import subprocess
 import tarfile
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import HomelabError
 
-PACKAGES = ("docker-registry", "libc6")
-#: Of the C library's package: the loader and what a Go program linked with it opens at run time.
-LIBRARIES = ("ld-linux*.so.*", "ld64.so.*", "libc.so.6", "libresolv.so.2", "libpthread.so.0", "libnss_dns.so.2",
+#: Of the C library's package: the loader and what a program linked with it opens at run time.
+C_LIBRARY = ("ld-linux*.so.*", "ld64.so.*", "libc.so.6", "libresolv.so.2", "libpthread.so.0", "libnss_dns.so.2",
              "libnss_files.so.2")
-CONFIG_PATH = "etc/docker/registry/config.yml"
-#: Like the official image's: usable for a look, always replaced by the role's own.
-CONFIG = """\
-version: 0.1
-storage: {filesystem: {rootdirectory: /var/lib/registry}, delete: {enabled: true}}
-http: {addr: ":5000"}
-"""
 GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386"}
 
 
-def build(reference: str, destination: str) -> str:
+@dataclass(frozen=True)
+class Program:
+    """What of a package becomes which image.
+
+    Attributes:
+        packages: names of the package, in the order tried: the first one that has the binary counts (older
+            releases have an empty package of that name which only depends on the real one).
+        binary: path in the package.
+        place: path in the image.
+        needs: which of the package's dependencies are unpacked, too (a pattern).
+        libraries: patterns of the files that are taken from those.
+        variable: prefix of the role's variables, for the remedy of an error.
+        config: the image's configuration (entry point, volumes and so on).
+        files: path in the image to its bytes.
+        directories: path in the image to its mode.
+        links: path in the image to what it points to.
+    """
+
+    packages: tuple
+    binary: str
+    place: str
+    needs: str
+    libraries: tuple
+    variable: str
+    config: dict
+    files: dict = field(default_factory=dict)
+    directories: dict = field(default_factory=dict)
+    links: dict = field(default_factory=dict)
+
+
+REGISTRY_CONFIG = "etc/docker/registry/config.yml"
+PROGRAMS = {
+    "registry": Program(
+        packages=("docker-registry",),
+        binary="usr/bin/docker-registry",
+        place="bin/registry",
+        needs=r"libc6$",
+        libraries=C_LIBRARY,
+        variable="registry_image",
+        config={
+            "Entrypoint": ["/bin/registry"],
+            "Cmd": ["serve", f"/{REGISTRY_CONFIG}"],
+            "ExposedPorts": {"5000/tcp": {}},
+            "Volumes": {"/var/lib/registry": {}},
+        },
+        # Like the official image's: usable for a look, always replaced by the role's own.
+        files={REGISTRY_CONFIG: b"""\
+version: 0.1
+storage: {filesystem: {rootdirectory: /var/lib/registry}, delete: {enabled: true}}
+http: {addr: ":5000"}
+"""},
+        directories={"var/lib/registry": 0o755},
+    ),
+    "nginx": Program(
+        packages=("nginx", "nginx-core"),
+        binary="usr/sbin/nginx",
+        place="bin/nginx",
+        needs=r"(libc6|libcrypt1|libpcre.*|libssl.*|zlib1g)$",
+        # libcrypt: it is what understands bcrypt
+        libraries=(*C_LIBRARY, "libcrypt.so.1", "libpcre*.so.*", "libssl.so.*", "libcrypto.so.*", "libz.so.1"),
+        variable="registry_gateway_image",
+        config={"Entrypoint": ["/bin/nginx"], "Cmd": ["-g", "daemon off;"], "StopSignal": "SIGQUIT"},
+        # The binary opens this one before it has read where its log is to go.
+        directories={"var/log/nginx": 0o755},
+        links={"var/log/nginx/error.log": "/dev/stderr"},
+    ),
+}
+
+
+def build(program: str, reference: str, destination: str) -> str:
     """Make the image as an archive that `docker load` takes.
 
     Args:
+        program: one of PROGRAMS.
         reference: name and tag the image gets.
         destination: path of the archive.
 
@@ -49,18 +113,20 @@ def build(reference: str, destination: str) -> str:
     Raises:
         HomelabError: no apt on this machine, or the package cannot be had.
     """
+    recipe = PROGRAMS[program]
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
         raise HomelabError(
-            "the registry image cannot be built from a package here: this machine has no apt-get",
-            remedy="set registry_image_source=archive and registry_image_archive to a file made by 'docker save'",
+            f"the image of {program} cannot be built from a package here: this machine has no apt-get",
+            remedy=f"set {recipe.variable}_source=archive and {recipe.variable}_archive to a file "
+            "made by 'docker save'",
         )
     with tempfile.TemporaryDirectory(prefix="homelab-registry-") as work:
         # apt drops to the user _apt for the download, which must be able to enter
         Path(work).chmod(0o755)
         root = Path(work) / "root"
-        version = _unpack(Path(work), root)
-        layer = _layer(root)
-        _write_archive(Path(destination), reference, layer, version)
+        package, version = _unpack(recipe, Path(work), root)
+        layer = _layer(recipe, root)
+        _write_archive(Path(destination), recipe, reference, layer, package, version)
     return version
 
 
@@ -68,35 +134,57 @@ def _run(argv: list[str], cwd: Path) -> subprocess.CompletedProcess:
     return subprocess.run(argv, cwd=cwd, capture_output=True, text=True, check=False, timeout=600)
 
 
-def _unpack(work: Path, root: Path) -> str:
-    download = ["apt-get", "download", "-q", *PACKAGES]
+def _unpack(recipe: Program, work: Path, root: Path) -> tuple[str, str]:
+    """The package with the binary and the libraries it depends on below `root`; its name and version."""
+    for package in recipe.packages:
+        _download(recipe, work, [package])
+        (archive,) = work.glob(f"{package}_*.deb")
+        _extract(archive, root, work)
+        if (root / recipe.binary).exists():
+            break
+    else:
+        raise HomelabError(
+            f"none of the packages {', '.join(recipe.packages)} of this machine has /{recipe.binary}",
+            remedy=f"set {recipe.variable}_source=archive with a file made by 'docker save'",
+        )
+    version = _run(["dpkg-deb", "-f", str(archive), "Version"], work).stdout.strip()
+    depends = _run(["dpkg-deb", "-f", str(archive), "Depends"], work).stdout
+    names = [re.split(r"[\s(:|]", item.strip())[0] for item in depends.split(",")]
+    libraries = sorted({name for name in names if re.match(recipe.needs, name)})
+    _download(recipe, work, libraries)
+    for library in libraries:
+        for archive in work.glob(f"{library}_*.deb"):
+            _extract(archive, root, work)
+    return package, version
+
+
+def _download(recipe: Program, work: Path, packages: list) -> None:
+    download = ["apt-get", "download", "-q", *packages]
     done = _run(download, work)
     if done.returncode:  # a fresh machine has no package lists, an old one stale lists
         _run(["apt-get", "update", "-q"], work)
         done = _run(download, work)
     if done.returncode:
         raise HomelabError(
-            f"the package docker-registry cannot be downloaded: {done.stderr.strip() or done.stdout.strip()}",
-            remedy="check this machine's package sources (Ubuntu has it in 'universe'), or set "
-            "registry_image_source=archive with a file made by 'docker save'",
+            f"the package {' '.join(packages)} cannot be downloaded: {done.stderr.strip() or done.stdout.strip()}",
+            remedy="check this machine's package sources (Ubuntu has docker-registry in 'universe'), or set "
+            f"{recipe.variable}_source=archive with a file made by 'docker save'",
         )
-    version = ""
-    for package in sorted(work.glob("*.deb")):
-        done = _run(["dpkg-deb", "-x", str(package), str(root)], work)
-        if done.returncode:
-            raise HomelabError(
-                f"the package {package.name} cannot be unpacked: {done.stderr.strip() or done.returncode}",
-                remedy="see whether the disk of the temporary directory is full",
-            )
-        if package.name.startswith("docker-registry_"):
-            version = _run(["dpkg-deb", "-f", str(package), "Version"], work).stdout.strip()
-    return version
 
 
-def _layer(root: Path) -> bytes:
+def _extract(package: Path, root: Path, work: Path) -> None:
+    done = _run(["dpkg-deb", "-x", str(package), str(root)], work)
+    if done.returncode:
+        raise HomelabError(
+            f"the package {package.name} cannot be unpacked: {done.stderr.strip() or done.returncode}",
+            remedy="see whether the disk of the temporary directory is full",
+        )
+
+
+def _layer(recipe: Program, root: Path) -> bytes:
     """The file system of the image as a tar; equal packages give equal bytes."""
-    files = {"bin/registry": (root / "usr/bin/docker-registry").read_bytes()}
-    for pattern in LIBRARIES:
+    files = {recipe.place: (root / recipe.binary).read_bytes()}
+    for pattern in recipe.libraries:
         for found in root.rglob(pattern):
             files[str(found.relative_to(root)).removeprefix("usr/")] = _contents(found, root)
     files.update(_loader_alias(files))
@@ -105,12 +193,16 @@ def _layer(root: Path) -> bytes:
         files["etc/ssl/certs/ca-certificates.crt"] = bundle.read_bytes()
     files["etc/passwd"] = b"root:x:0:0:root:/:/sbin/nologin\n"
     files["etc/nsswitch.conf"] = b"hosts: files dns\n"
-    files[CONFIG_PATH] = CONFIG.encode("ascii")
+    files.update(recipe.files)
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for name, mode in (("tmp", 0o1777), ("var/lib/registry", 0o755)):
+        for name, mode in {"tmp": 0o1777, **recipe.directories}.items():
             entry = tarfile.TarInfo(name)
             entry.type, entry.mode = tarfile.DIRTYPE, mode
+            archive.addfile(entry)
+        for name, aim in recipe.links.items():
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = tarfile.SYMTYPE, aim
             archive.addfile(entry)
         for name in sorted(files):
             entry = tarfile.TarInfo(name)
@@ -134,7 +226,9 @@ def _loader_alias(files: dict[str, bytes]) -> dict[str, bytes]:
     return {f"{'lib64' if 'x86-64' in name else 'lib'}/{name}": data for name, data in loaders.items()}
 
 
-def _write_archive(destination: Path, reference: str, layer: bytes, version: str) -> None:
+def _write_archive(
+    destination: Path, recipe: Program, reference: str, layer: bytes, package: str, version: str
+) -> None:
     layer_hex = hashlib.sha256(layer).hexdigest()
     config = json.dumps(
         {
@@ -142,19 +236,16 @@ def _write_archive(destination: Path, reference: str, layer: bytes, version: str
             "os": "linux",
             "created": "1970-01-01T00:00:00Z",
             "config": {
-                "Entrypoint": ["/bin/registry"],
-                "Cmd": ["serve", f"/{CONFIG_PATH}"],
+                **recipe.config,
                 "Env": ["PATH=/bin"],
-                "ExposedPorts": {"5000/tcp": {}},
-                "Volumes": {"/var/lib/registry": {}},
                 "Labels": {
-                    "org.opencontainers.image.title": "docker-registry",
+                    "org.opencontainers.image.title": package,
                     "org.opencontainers.image.version": version,
-                    "org.opencontainers.image.source": "Debian package docker-registry",
+                    "org.opencontainers.image.source": f"Debian package {package}",
                 },
             },
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer_hex}"]},
-            "history": [{"created": "1970-01-01T00:00:00Z", "created_by": f"package docker-registry {version}"}],
+            "history": [{"created": "1970-01-01T00:00:00Z", "created_by": f"package {package} {version}"}],
         },
         sort_keys=True,
     ).encode("ascii")
