@@ -12,7 +12,7 @@ ARGS ?=
 BECOME := $(shell [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null || echo --ask-become-pass)
 LOCAL := ansible-playbook -i inventories/local $(BECOME)
 
-.PHONY: help up down test lint unit sanity molecule quickstart docs build clean bootstrap bootstrap-test lab bench
+.PHONY: help up down test lint unit sanity integration molecule quickstart docs build clean bootstrap bootstrap-test lab bench
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -29,8 +29,8 @@ bootstrap:
 	@tools/bootstrap.sh run
 
 # --- working on it -----------------------------------------------------------------------------------------
-test: ## Everything, on a fresh machine too: lint, unit, sanity, molecule, quickstart; a table of times at the end
-	@tools/stages.sh bootstrap-test lint unit sanity lab quickstart molecule
+test: ## Everything, on a fresh machine too: lint, unit, sanity, integration, quickstart, molecule; a table of times at the end
+	@tools/stages.sh bootstrap-test lint unit sanity lab integration quickstart molecule
 
 bootstrap-test:
 	@tools/bootstrap.sh test
@@ -47,6 +47,9 @@ sanity: ## ansible-test sanity
 
 lab: ## Images of the test hosts
 	lab/images.sh
+
+integration: ## Tests with real registries in containers on loopback; REGISTRY_IMAGE, after lab
+	pytest tests/integration $(PYTEST_ARGS)
 
 molecule: ## Molecule scenarios; one of them with S=name
 	@tools/molecule.sh $(S)
