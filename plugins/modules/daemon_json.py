@@ -95,9 +95,9 @@ engine_version:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.homelab.registry.plugins.module_utils import text_file
+from ansible_collections.homelab.registry.plugins.module_utils.engine import Engine
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
 from ansible_collections.homelab.registry.plugins.module_utils.nodes import daemon_json, docker_node, files
-from ansible_collections.homelab.registry.plugins.module_utils.nodes.engine import Engine
 
 
 def run(module):

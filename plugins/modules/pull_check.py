@@ -64,9 +64,9 @@ steps:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.homelab.registry.plugins.module_utils.engine import Engine
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
 from ansible_collections.homelab.registry.plugins.module_utils.nodes import proof
-from ansible_collections.homelab.registry.plugins.module_utils.nodes.engine import Engine
 
 
 def main():

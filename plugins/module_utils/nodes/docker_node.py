@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import text_file
+from ..engine import Engine, daemon_process
 from ..errors import HomelabError
 from . import daemon_json, files
-from .engine import Engine, daemon_process
 
 UNITS = ("docker.service", "snap.docker.dockerd.service")
 #: Where systemd looks, the first wins (systemd.unit(5)).

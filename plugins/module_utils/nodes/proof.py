@@ -10,10 +10,10 @@ import subprocess
 import time
 from urllib.parse import urlsplit
 
+from ..engine import Engine
 from ..errors import HomelabError
 from ..oci import canary
 from ..oci.client import Registry
-from .engine import Engine
 
 
 def prove(url: str, pull, ca_path: str | None = None, mirror: bool = True) -> dict[str, str]:

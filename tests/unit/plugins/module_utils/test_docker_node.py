@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.homelab.registry.plugins.module_utils import text_file
+from ansible_collections.homelab.registry.plugins.module_utils.engine import Engine
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
 from ansible_collections.homelab.registry.plugins.module_utils.nodes import daemon_json, docker_node, files
-from ansible_collections.homelab.registry.plugins.module_utils.nodes.engine import Engine
 from ansible_collections.homelab.registry.tests.unit.fake_engine import FakeEngine
 
 ENDPOINT, URL = "reg:5000", "http://reg:5000"

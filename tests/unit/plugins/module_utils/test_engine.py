@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+from ansible_collections.homelab.registry.plugins.module_utils import engine as engine_module
+from ansible_collections.homelab.registry.plugins.module_utils.engine import Engine, daemon_process
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
-from ansible_collections.homelab.registry.plugins.module_utils.nodes import engine as engine_module
-from ansible_collections.homelab.registry.plugins.module_utils.nodes.engine import Engine, daemon_process
 from ansible_collections.homelab.registry.tests.unit.fake_engine import FakeEngine
 
 DIGEST = "sha256:" + "a" * 64

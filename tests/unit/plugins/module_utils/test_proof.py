@@ -7,9 +7,9 @@ from __future__ import annotations
 import socket
 
 import pytest
+from ansible_collections.homelab.registry.plugins.module_utils.engine import Engine
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
 from ansible_collections.homelab.registry.plugins.module_utils.nodes import proof
-from ansible_collections.homelab.registry.plugins.module_utils.nodes.engine import Engine
 from ansible_collections.homelab.registry.plugins.module_utils.oci import canary
 from ansible_collections.homelab.registry.tests.unit.fake_engine import FakeEngine
 from ansible_collections.homelab.registry.tests.unit.fake_registry import FakeRegistry

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, homelab.registry contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A node's own Docker engine, asked over its unix socket: no SDK and no command line needed there."""
+"""This machine's own Docker engine, asked over its unix socket: no SDK and no command line needed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import http.client
 import json
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
-from ..errors import HomelabError
+from .errors import HomelabError
 
 PID_FILES = ("/run/docker.pid", "/var/run/docker.pid", "/run/snap.docker/docker.pid")
 
@@ -28,8 +30,16 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
+class Finished(NamedTuple):
+    """What a container that was run to its end left: exit code, standard output, standard error."""
+
+    code: int
+    output: str
+    errors: str
+
+
 class Engine:
-    """The few calls of the Docker Engine API that node work needs. Unversioned paths: every engine has them.
+    """The few calls of the Docker Engine API that are needed here. Unversioned paths: every engine has them.
 
     Args:
         address: `unix:///path/to/socket`.
@@ -45,10 +55,15 @@ class Engine:
             )
         self.address, self._path, self._timeout = address, path, timeout
 
-    def _request(self, method: str, path: str, timeout: float | None = None) -> http.client.HTTPResponse:
+    def _request(
+        self, method: str, path: str, timeout: float | None = None, body: dict | None = None
+    ) -> http.client.HTTPResponse:
         connection = _UnixConnection(self._path, timeout or self._timeout)
         try:
-            connection.request(method, path)
+            if body is None:
+                connection.request(method, path)
+            else:
+                connection.request(method, path, json.dumps(body), {"Content-Type": "application/json"})
             return connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             raise HomelabError(
@@ -56,8 +71,10 @@ class Engine:
                 remedy="start it (systemctl start docker) and look at its log (journalctl -u docker)",
             ) from error
 
-    def _json(self, method: str, path: str) -> object:
-        response = self._request(method, path)
+    def _json(self, method: str, path: str, timeout: float | None = None, body: dict | None = None) -> object:
+        return self._object(self._request(method, path, timeout, body), path)
+
+    def _object(self, response: http.client.HTTPResponse, path: str) -> object:
         try:
             body = response.read()
             if response.status < 400:
@@ -116,6 +133,75 @@ class Engine:
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise HomelabError(f"{name}:{tag} cannot be pulled: the engine's answer broke off: {error}") from error
         return digest
+
+    # --- containers -----------------------------------------------------------------------------------------
+    def container(self, name: str) -> dict | None:
+        """`docker container inspect`; None if there is no such container."""
+        response = self._request("GET", f"/containers/{quote(name, safe='')}/json")
+        if response.status == 404:
+            response.read()
+            return None
+        return self._object(response, f"/containers/{name}/json")
+
+    def restart(self, container: str, patience: float) -> None:
+        """Stop a container as it wants to be stopped, and start it; one that does not run is started.
+
+        Args:
+            patience: seconds after which it is not waited for any more: its own stop timeout, and some.
+
+        Raises:
+            HomelabError: the engine's words.
+        """
+        self._json("POST", f"/containers/{quote(container, safe='')}/restart", patience)
+
+    def remove_container(self, name: str) -> bool:
+        """Kill and remove a container; whether there was one. Its volumes stay."""
+        response = self._request("DELETE", f"/containers/{quote(name, safe='')}?force=1", self._timeout * 6)
+        body = response.read()
+        if response.status >= 400 and response.status != 404:
+            raise HomelabError(f"the container {name} cannot be removed: {_message(body)}")
+        return response.status != 404
+
+    def run(self, name: str, settings: dict, silence: float = 3600) -> Finished:
+        """Run a container to its end, and remove it, also after an error.
+
+        Args:
+            name: for the container; one that is there already is an error.
+            settings: the body of the API's `POST /containers/create`.
+            silence: seconds it may print nothing.
+
+        Raises:
+            HomelabError: it cannot be made or started, or its output broke off.
+        """
+        patience = self._timeout * 6
+        made = self._json("POST", f"/containers/create?name={quote(name, safe='')}", patience, settings)["Id"]
+        try:
+            # Attached before it starts, so nothing is missed, and no log needs room on a disk that may be full.
+            stream = self._request("POST", f"/containers/{made}/attach?stream=1&stdout=1&stderr=1", silence)
+            if stream.status != 200:
+                raise HomelabError(f"the container {name} cannot be listened to: {_message(stream.read())}")
+            self._json("POST", f"/containers/{made}/start", patience)
+            parts = {1: [], 2: []}
+            try:
+                for number, data in _frames(stream):
+                    parts.setdefault(number, []).append(data)
+            except (OSError, http.client.HTTPException) as error:
+                raise HomelabError(f"the output of the container {name} broke off: {error}") from error
+            code = self._json("POST", f"/containers/{made}/wait", patience)["StatusCode"]
+        finally:
+            self.remove_container(made)
+        return Finished(code, *(b"".join(parts[number]).decode("utf-8", "replace") for number in (1, 2)))
+
+
+def _frames(stream: http.client.HTTPResponse) -> Iterator[tuple[int, bytes]]:
+    """The pieces of a container's output: 1 for its standard output or 2 for its standard error, and the bytes (Engine
+    API, "Attach to a container")."""
+    while header := stream.read(8):
+        length = int.from_bytes(header[4:], "big")
+        data = stream.read(length)
+        if len(header) < 8 or len(data) < length:
+            raise http.client.IncompleteRead(data)
+        yield header[0], data
 
 
 def _message(body: bytes) -> str:
