@@ -65,6 +65,8 @@ class Engine:
             else:
                 connection.request(method, path, json.dumps(body), {"Content-Type": "application/json"})
             return connection.getresponse()
+        except PermissionError as error:
+            raise HomelabError(f"the Docker engine at {self.address} refuses us", None, "run it as root") from error
         except (OSError, http.client.HTTPException) as error:
             raise HomelabError(
                 f"no Docker engine answers at {self.address}: {error}",

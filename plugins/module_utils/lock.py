@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import HomelabError
@@ -19,7 +22,7 @@ class Busy(HomelabError):
 
 
 @contextmanager
-def hold(path: Path | str, *, exclusive: bool) -> Iterator[None]:
+def hold(path: Path | str, *, exclusive: bool, verb: str = "") -> Iterator[None]:
     """Hold the lock, without waiting for it.
 
     Args:
@@ -27,9 +30,10 @@ def hold(path: Path | str, *, exclusive: bool) -> Iterator[None]:
             ends, however it ends.
         exclusive: for what deletes (clean-up, pruning, garbage collection, backup). What only adds images shares
             the lock with its like.
+        verb: what is being done, for the error of those who come meanwhile, such as `registryctl gc`.
 
     Raises:
-        Busy: somebody else has it, in a way that does not go together with this one.
+        Busy: somebody else has it, in a way that does not go together with this one; says who, as far as known.
         HomelabError: the file cannot be opened.
     """
     try:
@@ -43,7 +47,35 @@ def hold(path: Path | str, *, exclusive: bool) -> Iterator[None]:
         try:
             fcntl.flock(handle, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise Busy("another run is under way on this registry", str(path), "try again when it is done") from error
+            raise Busy(
+                f"another run is under way on this registry{_holder(handle)}", str(path), "try again when it is done"
+            ) from error
+        _sign(handle, verb)
         yield
     finally:
         os.close(handle)
+
+
+def _sign(handle, verb):
+    """Write who holds the lock; of several who share it, the last one. It is for people: on a full disk it is left."""
+    holder = {"pid": os.getpid(), "host": socket.gethostname(), "verb": verb, "since": time.time()}
+    with suppress(OSError):
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{json.dumps(holder)}\n".encode(), 0)
+
+
+def _holder(handle):
+    """Who holds the lock, to be read after a noun; empty if it is not known, or not true any more."""
+    try:
+        holder = json.loads(os.pread(handle, 1000, 0))
+        pid, since = int(holder["pid"]), time.localtime(holder["since"])
+        here = holder["host"] == socket.gethostname()
+        verb = str(holder["verb"])
+    except (OSError, ValueError, TypeError, KeyError, OverflowError):
+        return ""
+    # Of several sharers only one has signed, and it may be gone. In a container other processes are not seen.
+    if here and not os.path.exists(f"/proc/{pid}"):  # noqa: PTH110
+        return ""
+    started = time.strftime("%H:%M:%S" if time.time() - holder["since"] < 43200 else "%Y-%m-%d %H:%M", since)
+    place = "" if here else f" on {holder['host']}"
+    return f": {verb or 'a run'}, process {pid}{place}, since {started}"

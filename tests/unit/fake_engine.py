@@ -27,6 +27,9 @@ class FakeEngine:
         reloads: how often it was told to reload.
         obeys: keys that a reload takes over; dockerd keeps its old settings when it dislikes something.
         broken: makes `/info` and pulls answer half of what they should.
+        containers: name to what `inspect` says.
+        output: what a container that is run prints, pairs of (1 or 2, bytes), and `code` its exit code.
+        created: settings of the containers that were made.
     """
 
     def __init__(self, config: Path | None = None):
@@ -37,6 +40,8 @@ class FakeEngine:
         self.reloads = 0
         self.obeys = {"insecure-registries", "registry-mirrors"}
         self.broken = False
+        self.containers, self.created = {}, []
+        self.output, self.code = [], 0
         # pytest's own directories may be too long for a socket's path
         self._home = tempfile.mkdtemp(prefix="engine-")
         self.address = f"unix://{self._home}/docker.sock"
@@ -110,6 +115,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, engine.info(), promised=10**6 if engine.broken else 0)
         elif path == "/images/create":
             self._pull(engine, **{key: values[0] for key, values in parse_qs(parts.query).items()})
+        elif path.startswith("/containers/"):
+            self._container(engine, path[len("/containers/"):], parse_qs(parts.query))
         elif image not in engine.images:
             self._answer(404, {"message": f"No such image: {image}"})
         elif self.command == "DELETE":
@@ -119,6 +126,34 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, {"RepoTags": [image]})
 
     do_GET = do_POST = do_DELETE = _handle
+
+    def _container(self, engine, path, query):
+        name, _slash, verb = path.rpartition("/")
+        if path == "create":
+            engine.created.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            name = query["name"][0]
+            if name in engine.containers:
+                self._answer(409, {"message": f"Conflict. The container name {name} is already in use"})
+                return
+            engine.containers[name] = {"Id": name, "State": {"Running": False}}
+            self._answer(201, {"Id": name})
+        elif (path if self.command == "DELETE" else name) not in engine.containers:
+            self._answer(404, {"message": f"No such container: {name or path}"})
+        elif self.command == "DELETE":
+            del engine.containers[path]
+            self._answer(204)
+        elif verb == "json":
+            self._answer(200, engine.containers[name])
+        elif verb in ("start", "restart"):
+            engine.containers[name]["State"]["Running"] = True
+            self._answer(204)
+        elif verb == "attach":
+            self.send_response(200)
+            self.end_headers()
+            frames = b"".join(bytes([n, 0, 0, 0]) + len(data).to_bytes(4, "big") + data for n, data in engine.output)
+            self.wfile.write(frames[:-1] if engine.broken else frames)
+        else:
+            self._answer(200, {"StatusCode": engine.code})
 
     def _pull(self, engine, fromImage, tag):  # noqa: N803 - the API's own name
         reference = f"{fromImage}:{tag}"

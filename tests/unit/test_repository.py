@@ -25,7 +25,7 @@ FLOORS = {
     "nodes": {"", "oci"},
     "report": {"", "oci"},
     "mirroring": {"", "oci"},
-    "storage": {"", "oci"},
+    "storage": {"", "oci", "server"},
     "retention": {"", "oci"},
     "ctl": {"", "oci", "server", "nodes", "mirroring", "storage", "retention", "report"},
     "cli.py": {"", "ctl"},

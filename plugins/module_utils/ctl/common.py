@@ -148,12 +148,14 @@ def access_of(arguments: argparse.Namespace, config: dict) -> dict:
 
 
 # --- a run --------------------------------------------------------------------------------------------------
-def locked(arguments: argparse.Namespace, config: dict, *, exclusive: bool) -> AbstractContextManager:
+def locked(
+    arguments: argparse.Namespace, config: dict, *, exclusive: bool, verb: str
+) -> AbstractContextManager:
     """The lock, see lock.hold; a dry run needs none."""
     path = arguments.lock or (config.get("state_dir") and Path(config["state_dir"], "lock"))
     if not path or getattr(arguments, "dry_run", False):
         return nullcontext()
-    return lock.hold(path, exclusive=exclusive)
+    return lock.hold(path, exclusive=exclusive, verb=verb)
 
 
 @contextmanager

@@ -122,7 +122,8 @@ def _run(arguments):
         config = load_config(arguments.config, arguments.types, optional=bool(arguments.to))
         settings = mirror_settings(arguments, config)
         request = prepare(settings)
-        with locked(arguments, config, exclusive=bool(settings.get("prune"))), progress() as shown:
+        alone = locked(arguments, config, exclusive=bool(settings.get("prune")), verb="registryctl mirror")
+        with alone, progress() as shown:
             report = request.run(check=arguments.dry_run, progress=shown)
     except lock.Busy:
         raise  # the result is that of the run that holds it

@@ -86,8 +86,10 @@ def plan_garbage(tree: Tree, major: int, upload_age: float = UPLOAD_AGE, now: fl
         uploads = tree.uploads(name)
         old = [upload for upload in uploads if now - upload.touched > upload_age * 3600]
         plan.uploads += old
-        # What is damaged is among them too, so a repository with anything unclear in it is not empty.
-        if not (tree.tags(name) or tree.revisions(name) or len(old) < len(uploads)):
+        # What is damaged is among them too, so a repository with anything unclear in it is not empty. One that is
+        # only the directory where uploads were is in no catalog.
+        shown = old or tree.has(name, "_manifests") or tree.has(name, "_layers")
+        if shown and not (tree.tags(name) or tree.revisions(name) or len(old) < len(uploads)):
             plan.empty.append(name)
     plan.upload_bytes = sum(upload.size for upload in plan.uploads)
     plan.findings = tree.findings

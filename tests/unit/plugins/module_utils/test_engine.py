@@ -94,6 +94,47 @@ def test_a_pull_that_breaks_off_is_an_error(fake):
         Engine(fake.address).pull("reg:5000/app", "1")
 
 
+# --- containers ---------------------------------------------------------------------------------------------
+
+
+def test_a_container_is_inspected_and_restarted(fake):
+    fake.containers["registry"] = {"Id": "registry", "State": {"Running": False}}
+    engine = Engine(fake.address)
+    engine.restart("registry", 5)
+    assert engine.container("registry")["State"]["Running"]
+    assert engine.container("other") is None
+    with pytest.raises(HomelabError, match="answered 404 to /containers/other/restart.*No such container"):
+        engine.restart("other", 5)
+
+
+def test_a_container_is_run_to_its_end_and_removed(fake):
+    fake.output, fake.code = [(1, b"one\n"), (2, b"war"), (1, "zw\u00f6lf".encode()), (2, b"ning")], 3
+    finished = Engine(fake.address).run("helper", {"Image": "x"})
+    assert finished == (3, "one\nzw\u00f6lf", "warning")
+    assert fake.created == [{"Image": "x"}]
+    assert fake.containers == {}
+    verbs = [request.partition("/containers/helper")[2] for request in fake.requests]
+    # Attached before it starts, or its first words would be lost.
+    assert verbs.index("/attach") < verbs.index("/start")
+
+
+def test_a_container_whose_output_breaks_off_is_removed_too(fake):
+    fake.output, fake.broken = [(1, b"one\n")], True
+    with pytest.raises(HomelabError, match="the output of the container helper broke off"):
+        Engine(fake.address).run("helper", {})
+    assert fake.containers == {}
+
+
+def test_a_container_of_that_name_stays(fake):
+    fake.containers["helper"] = {"Id": "helper", "State": {"Running": True}}
+    engine = Engine(fake.address)
+    with pytest.raises(HomelabError, match="already in use"):
+        engine.run("helper", {})
+    assert "helper" in fake.containers
+    assert engine.remove_container("helper")
+    assert not engine.remove_container("helper")
+
+
 # --- the process -------------------------------------------------------------------------------------------
 
 
