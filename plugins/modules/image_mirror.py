@@ -151,6 +151,13 @@ options:
       - A Docker client's C(config.json) with accounts or credential helpers, for registries without an account here.
       - By default the one in E(DOCKER_CONFIG) or C(~/.docker), if there is one.
     type: path
+  heal:
+    description:
+      - Damaged images, as C(damages) of RV(homelab.registry.registry_info#module:verify). Those that are on the list,
+        or that an earlier run brought, are fetched again although their tags have the right digest.
+      - Content that is there but wrong stays unless it was removed before.
+    type: list
+    elements: dict
   state_path:
     description:
       - File that remembers which blobs and tags earlier runs left in the registry. Only a hint, except for O(prune),
@@ -225,6 +232,10 @@ images:
     before:
       description: Digest by repository before the run.
       type: dict
+    damaged:
+      description: Repositories in which it was damaged (O(heal)).
+      type: list
+      elements: str
     transfer_bytes:
       description: Bytes that have to come from upstream. What several images share counts for the first.
       type: int
@@ -311,6 +322,7 @@ def main():
                 "options": {"registry": {"type": "str", "required": True}, "url": {"type": "str"}, **access_spec()},
             },
             "docker_config": {"type": "path"},
+            "heal": {"type": "list", "elements": "dict"},
             "state_path": {"type": "path"},
             "state_dir": {"type": "path"},
             "lock_path": {"type": "path"},

@@ -92,6 +92,15 @@ options:
     description: Hours without a sign of life after which an upload is abandoned.
     type: float
     default: 168
+  damaged:
+    description:
+      - Digests of blobs whose content is wrong and in the way (C(in_the_way) of
+        RV(homelab.registry.registry_info#module:verify)). They are hashed, and removed unless they are right, so that
+        M(homelab.registry.image_mirror) or a push can bring them again.
+      - With any digest here the caches are dropped in any case, so that the server knows again what it has.
+    type: list
+    elements: str
+    default: []
   state_dir:
     description: Directory for the marker of a run that is under way, and for the lock.
     type: path
@@ -134,6 +143,11 @@ repositories:
   elements: str
 repaired:
   description: Links of manifests and blobs that a crash had left empty, and that were written anew.
+  returned: success
+  type: list
+  elements: str
+damaged:
+  description: Digests of damaged blobs that were removed.
   returned: success
   type: list
   elements: str
@@ -195,6 +209,7 @@ def run(module):
         "access": {key: params[key] for key in ACCESS},
         "state_dir": params["state_dir"],
         "upload_age": params["upload_age"],
+        "damaged": params["damaged"],
     }
     if module.check_mode:
         return collect(**settings, check=True)
@@ -227,6 +242,7 @@ def main():
                 },
             },
             "upload_age": {"type": "float", "default": 168},
+            "damaged": {"type": "list", "elements": "str", "default": []},
             "state_dir": {"type": "path", "default": "/var/lib/homelab-registry"},
         },
         required_together=[("username", "password"), ("client_cert", "client_key")],

@@ -14,7 +14,7 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,7 +22,7 @@ from pathlib import Path
 from .. import lock
 from ..errors import HomelabError
 from ..mirroring.run import ACCESS
-from ..report.progress import Bar, Lines
+from ..report.progress import Bar, Lines, Meter
 from ..text_file import write_atomic
 
 CONFIG = "/etc/homelab-registry/registryctl.json"
@@ -167,6 +167,19 @@ def progress() -> Iterator[Lines]:
     shown = Bar(sys.stderr)
     try:
         yield shown
+    finally:
+        shown.close()
+
+
+@contextmanager
+def meter() -> Iterator[Callable[[int, int], None] | None]:
+    """Called with (bytes done, bytes in all) it shows how far a long reading is; only on a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    shown = Meter(sys.stderr)
+    try:
+        yield shown.at
     finally:
         shown.close()
 

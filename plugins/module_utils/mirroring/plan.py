@@ -51,6 +51,11 @@ class Wanted:
     optional: bool = False
     referrers: bool = False
 
+    @property
+    def name_there(self):
+        """Its name in the target's repositories: the tag, or the digest of an image that was given by digest."""
+        return self.reference.tag or self.reference.digest
+
 
 @dataclass
 class ManifestJob:
@@ -103,6 +108,7 @@ class ImagePlan:
         digest: the upstream's digest of it.
         after: the digest it will have at the target; another one if platforms were selected.
         before: digest at the target by repository; None where it is not there.
+        damaged: repositories in which it is damaged: it is fetched again whatever its digest there is.
         jobs: keys of the manifests that make it complete, its own last.
         transfer, mount: bytes that travel and that are mounted; what several images share counts for the first.
         notes: what the user should know though nothing failed.
@@ -114,6 +120,7 @@ class ImagePlan:
     digest: str | None = None
     after: str | None = None
     before: dict = field(default_factory=dict)
+    damaged: tuple = ()
     jobs: list = field(default_factory=list)
     transfer: int = 0
     mount: int = 0
@@ -126,8 +133,8 @@ class ImagePlan:
 
     @property
     def tag(self):
-        """Its name in the target's repositories: the tag, or the digest of an image that was given by digest."""
-        return self.wanted.reference.tag or self.wanted.reference.digest
+        """See Wanted.name_there."""
+        return self.wanted.name_there
 
     def as_dict(self):
         """For JSON."""
@@ -139,6 +146,7 @@ class ImagePlan:
             "digest": self.after,
             "source_digest": self.digest,
             "before": {name: self.before.get(name) for name in self.wanted.repositories},
+            "damaged": list(self.damaged),
             "transfer_bytes": self.transfer,
             "mount_bytes": self.mount,
             "notes": list(self.notes),
@@ -172,14 +180,17 @@ class Planner:
         state: State, for blobs that earlier runs left.
         workers: what the run may do at one time; five questions count as one job. 1 asks one after the other.
         reserve: pulls that are left to others on an upstream that counts them (Docker Hub).
+        damaged: images at the target, as (repository, tag or digest), that are to be fetched again.
+        broken: digests for which the target is not asked: it may say that it has them.
     """
 
-    def __init__(self, endpoints, state, workers, reserve=0):
+    def __init__(self, endpoints, state, workers, reserve=0, damaged=frozenset(), broken=frozenset()):
         self._endpoints = endpoints
         self._target = endpoints.target
         self._state = state
         self._asking = min(ASKING, 5 * workers) if workers > 1 else 1
         self._reserve = reserve
+        self._damaged, self._broken = damaged, broken
         self._lock = threading.Lock()
         self._left = {}
         self._lost = None
@@ -230,11 +241,14 @@ class Planner:
         """The manifests the target lacks for this image, as (repository, manifest, tags), children first."""
         wanted = image.wanted
         reference = wanted.reference
+        image.damaged = tuple(name for name in wanted.repositories if (name, image.tag) in self._damaged)
         for repository in wanted.repositories:
-            found = self._ask_target(self._target.stat_manifest, repository, image.tag)
-            image.before[repository] = found.digest if found else None
+            image.before[repository] = self._target_digest(image, repository)
         image.digest = reference.digest or self._source_digest(reference)
-        if wanted.platforms and self._selection_is_there(image):
+        if image.damaged:
+            root = self._selected(image)
+            image.after = root.digest
+        elif wanted.platforms and self._selection_is_there(image):
             root = None
             image.after = next(iter(image.before.values()))
         elif set(image.before.values()) == {image.digest} and not wanted.platforms:
@@ -245,11 +259,23 @@ class Planner:
             image.after = root.digest
         puts = []
         for repository in wanted.repositories:
-            if image.before[repository] != image.after:
-                puts += self._missing(wanted, repository, root, [reference.tag] if reference.tag else [])
+            if image.before[repository] != image.after or repository in image.damaged:
+                again = repository in image.damaged
+                puts += self._missing(wanted, repository, root, [reference.tag] if reference.tag else [], again)
         if wanted.referrers:
             puts += self._referrers(image, root)
         return puts
+
+    def _target_digest(self, image, repository):
+        try:
+            found = self._ask_target(self._target.stat_manifest, repository, image.tag)
+        except TargetError:
+            raise
+        except HomelabError:
+            if repository not in image.damaged:  # else that is a part of the damage
+                raise
+            return None
+        return found.digest if found else None
 
     def _source_digest(self, reference):
         found = self._endpoints.ask(reference, "stat_manifest", reference.tag)
@@ -305,19 +331,19 @@ class Planner:
             )
 
     # --- manifests ------------------------------------------------------------------------------------------
-    def _missing(self, wanted, repository, manifest, tags):
-        """What `repository` lacks of a manifest and its children, the manifest itself last."""
+    def _missing(self, wanted, repository, manifest, tags, again=False):
+        """What `repository` lacks of a manifest and its children, the manifest itself last; or all of it `again`."""
         puts = []
         children = [one.digest for one in manifest.children]
         there = list(self._leaves.map(lambda digest: self._has(repository, digest), children))
-        absent = [digest for digest, present in zip(children, there) if not present]
+        absent = [digest for digest, present in zip(children, there) if again or not present]
         # Only leaves of the work go to that pool, so it cannot wait for itself.
         for child in self._leaves.map(lambda digest: self._read(wanted, digest), absent):
-            puts += self._missing(wanted, repository, child, [])
+            puts += self._missing(wanted, repository, child, [], again)
         return [*puts, (repository, manifest, tags)]
 
     def _has(self, repository, digest):
-        return self._memo.get(
+        return digest not in self._broken and self._memo.get(
             ("has", repository, digest),
             lambda: self._ask_target(self._target.stat_manifest, repository, digest) is not None,
         )
@@ -414,6 +440,8 @@ class Planner:
     # --- blobs ----------------------------------------------------------------------------------------------
     def _find(self, blob):
         """Where the target has the blob already."""
+        if blob.digest in self._broken:
+            return
         for repository in dict.fromkeys((blob.repositories[0], *self._state.places(blob.digest))):
             try:
                 size = self._target.stat_blob(repository, blob.digest)

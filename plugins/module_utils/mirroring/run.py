@@ -12,12 +12,13 @@ from pathlib import Path
 
 from ..errors import HomelabError
 from ..oci.auth import DockerConfig
-from ..oci.client import NotFound
+from ..oci.client import NotFound, Registry
 from ..oci.manifest import parse_platform
 from ..oci.reference import HUB, HUB_ALIASES
 from ..oci.transport import RateLimited
 from .copy import COPIED, Copier, ImageResult, Progress
 from .endpoints import Access, Endpoints
+from .heal import Heal, damaged_elsewhere, parse_heal
 from .names import collisions, target_repositories
 from .plan import COPY, DEFERRED, FAILED, ImagePlan, Planner, Wanted, threads
 from .prune import PRUNED, WOULD_PRUNE, Prune, plan_prune, prune
@@ -46,6 +47,7 @@ class Options:
         workers: requests and blobs at one time.
         reserve: pulls to leave on an upstream that counts them.
         prune: Prune, or None.
+        heal: what is damaged at the target.
     """
 
     platforms: tuple = ()
@@ -55,6 +57,7 @@ class Options:
     workers: int = field(default_factory=default_workers)
     reserve: int = 0
     prune: Prune | None = None
+    heal: Heal = Heal()
 
 
 @dataclass
@@ -94,8 +97,9 @@ class Report:
         before, after = [], []
         for one in self.images:
             if one["action"] in (COPIED, WOULD_COPY):
-                for target, digest in zip(one["targets"], one["before"].values()):
-                    before.append(f"{target} {digest or 'absent'}")
+                for target, (repository, digest) in zip(one["targets"], one["before"].items()):
+                    state = " damaged" if repository in one["damaged"] else ""
+                    before.append(f"{target} {digest or 'absent'}{state}")
                     after.append(f"{target} {one['digest']}")
         for one in self.pruned:
             if one["action"] in (PRUNED, WOULD_PRUNE):
@@ -138,13 +142,17 @@ class Request:
         progress = progress or Progress()
         try:
             wanted, failed = _resolve(self.specs, endpoints, options)
+            heal = options.heal
+            if heal.images:
+                wanted += damaged_elsewhere(heal, wanted, state, endpoints.target, options.platforms)
             failed = [_refused(one.item, one.error) for one in self.bad] + failed
             for one in failed:
                 progress.refused(one)
             clash = collisions([(one.reference, one.repositories) for one in wanted])
             if clash:
                 raise HomelabError(clash[0], "images", "take one of them off the list, or change name_template")
-            plan = Planner(endpoints, state, options.workers, options.reserve).plan(wanted)
+            planner = Planner(endpoints, state, options.workers, options.reserve, heal.images, heal.digests)
+            plan = planner.plan(wanted)
             doomed = plan_prune(options.prune, plan, endpoints, state) if options.prune else []
             if check:
                 images = [_foreseen(image) for image in plan.images]
@@ -163,14 +171,7 @@ def prepare(settings: dict) -> Request:
         HomelabError: something in them is wrong; a bad image among good ones is not, it is reported with the run.
     """
     get = settings.get
-    url = (get("url") or "").rstrip("/")
-    if not url:
-        raise HomelabError("the registry that is to be filled is not named", "url", "give it as http://host:port")
-    if not re.match(r"https?://[^/]", url):
-        raise HomelabError(
-            f"{get('url')!r} is not a registry's address", "url", "write it as http://host:port or https://host:port"
-        )
-    target = Access.from_dict({"url": url, **{key: get(key) for key in ACCESS if key != "url"}}, "the target")
+    target = target_of(settings)
     upstreams = {}
     for number, one in enumerate(get("upstreams") or (), 1):
         where = f"upstreams, item {number}"
@@ -179,7 +180,8 @@ def prepare(settings: dict) -> Request:
         name = HUB if one["registry"] in HUB_ALIASES else one["registry"]
         upstreams[name] = Access.from_dict({k: v for k, v in one.items() if k != "registry"}, where)
     specs, bad = parse_images(get("images") or [])
-    if not specs and not bad:
+    heal = parse_heal(get("heal"))
+    if not specs and not bad and get("heal") is None:
         raise HomelabError("there are no images to mirror", "images", "name at least one, as node:20-alpine")
     workers = default_workers() if get("workers") is None else get("workers")
     if workers < 1:
@@ -192,11 +194,51 @@ def prepare(settings: dict) -> Request:
         workers=workers,
         reserve=get("reserve_pulls") or 0,
         prune=_prune_of(settings),
+        heal=heal,
     )
     endpoints = Endpoints(target, upstreams, _docker_config(get("docker_config")))
-    host = url.partition("://")[2]
-    state = State(get("state_path") or default_state_path(host, get("state_dir")), host)
+    state = State(state_path_of(settings), host_of(target))
     return Request(specs, bad, endpoints, state, options)
+
+
+def target_of(settings: dict) -> Access:
+    """How the registry is reached, from settings with the keys ACCESS and maybe others.
+
+    Raises:
+        HomelabError: its address is missing or none, or something else in them is wrong.
+    """
+    url = (settings.get("url") or "").rstrip("/")
+    if not url:
+        raise HomelabError("the registry is not named", "url", "give its address as http://host:port")
+    if not re.match(r"https?://[^/]", url):
+        raise HomelabError(
+            f"{settings['url']!r} is not a registry's address",
+            "url",
+            "write it as http://host:port or https://host:port",
+        )
+    access = {"url": url, **{key: settings.get(key) for key in ACCESS if key != "url"}}
+    return Access.from_dict(access, "the target")
+
+
+def host_of(target: Access) -> str:
+    """The registry's `host:port`, by which its memory is filed."""
+    return target.url.partition("://")[2]
+
+
+def state_path_of(settings: dict) -> Path:
+    """The memory of mirror runs into the registry of the settings (`state_path`, `state_dir`)."""
+    return Path(
+        settings.get("state_path") or default_state_path(host_of(target_of(settings)), settings.get("state_dir"))
+    )
+
+
+def open_target(settings: dict) -> Registry:
+    """A client of the registry of the settings, with an account of Docker's configuration if they have none.
+
+    Raises:
+        HomelabError: see target_of.
+    """
+    return Endpoints(target_of(settings), {}, _docker_config(settings.get("docker_config"))).target
 
 
 def _prune_of(settings):
@@ -236,6 +278,7 @@ def _refused(name, error, optional=False):
         "digest": None,
         "source_digest": None,
         "before": {},
+        "damaged": [],
         "transfer_bytes": 0,
         "mount_bytes": 0,
         "notes": [],

@@ -140,6 +140,19 @@ class State:
             return found
 
 
+def mirrored_tags(path, target: str) -> dict[str, dict]:
+    """`repository:tag` to {source, digest} of what mirror runs brought to `target`; empty where nobody knows."""
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        if data["version"] == VERSION and data["target"] == target:
+            return {
+                name: {key: _text(tag[key]) for key in ("source", "digest")} for name, tag in data["tags"].items()
+            }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    return {}
+
+
 def _text(value):
     if not isinstance(value, str):
         raise TypeError

@@ -113,3 +113,26 @@ class Bar(Lines):
     def _clear(self):
         self.out.write("\r\x1b[K")
         self.out.flush()
+
+
+class Meter:
+    """How far a long reading is, in the last line of a terminal."""
+
+    def __init__(self, out: TextIO, clock=time.monotonic) -> None:
+        self.out, self._clock = out, clock
+        self._start = self._drawn = clock()
+
+    def at(self, done: int, total: int) -> None:
+        """So many bytes of all are read."""
+        now = self._clock()
+        if now - self._drawn >= PACE:
+            self._drawn = now
+            rate = size(done / max(now - self._start, 0.001))
+            share = done / total if total else 1
+            self.out.write(f"\r{share:4.0%}  {size(done)} of {size(total)}  {rate}/s\x1b[K")
+            self.out.flush()
+
+    def close(self) -> None:
+        """Leave an empty line, for what comes next."""
+        self.out.write("\r\x1b[K")
+        self.out.flush()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import NamedTuple
 
 from .mark import named_by
@@ -18,6 +18,8 @@ NO_LINK = "not linked"
 NO_BLOB = "missing"
 WRONG_SIZE = "wrong size"
 WRONG_CONTENT = "wrong content"
+#: Over the API only: the server fails at it, which may have any of these reasons.
+NOT_SERVED = "not served"
 #: A manifest that is as it was pushed, but of a kind that is not understood here.
 UNKNOWN = "not understood"
 #: Content that is there but wrong: the server keeps what it has under a digest, so a push does not replace it.
@@ -55,6 +57,11 @@ class Damage:
         return f"{self.repository}:{self.tag}" if self.tag is not None else f"{self.repository}@{self.digest}"
 
     @property
+    def digests(self) -> list[str]:
+        """Digests of what is wrong; healing fetches these again whatever the registry says of them."""
+        return sorted({flaw.digest for flaw in self.flaws if flaw.digest})
+
+    @property
     def in_the_way(self) -> list[str]:
         """Digests whose wrong content must be removed before the image can be pushed again."""
         return sorted({flaw.digest for flaw in self.flaws if flaw.kind in IN_THE_WAY})
@@ -64,7 +71,8 @@ class Damage:
 
     def as_dict(self) -> dict:
         """For JSON."""
-        return {**asdict(self), "flaws": [flaw._asdict() for flaw in self.flaws], "in_the_way": self.in_the_way}
+        flaws = [flaw._asdict() for flaw in self.flaws]
+        return {**asdict(self), "flaws": flaws, "digests": self.digests, "in_the_way": self.in_the_way}
 
 
 @dataclass
@@ -89,6 +97,42 @@ class Report:
     def damaged_tags(self) -> list[Damage]:
         """The damages that somebody who pulls by tag meets."""
         return [damage for damage in self.damages if damage.tag is not None]
+
+    def as_dict(self) -> dict:
+        """For JSON."""
+        return {
+            "whole": not self.damages,
+            "tags": self.tags,
+            "manifests": self.manifests,
+            "blobs": self.blobs,
+            "read": self.read,
+            "damages": [damage.as_dict() for damage in self.damages],
+            "findings": [finding._asdict() for finding in self.findings],
+        }
+
+
+def verify_root(root, deep: bool = False, mirrored=(), progress: Callable[[int, int], None] | None = None) -> Report:
+    """Look at a registry's directory; what seems damaged is looked at once more, since the server may write
+    meanwhile: a push that ends between two looks of ours looks like an image without its blobs.
+
+    Args:
+        root: the server's `rootdirectory`. The others: see verify.
+
+    Raises:
+        HomelabError: there is no registry in `root`.
+    """
+    mirrored = frozenset(mirrored)
+    report = verify(Tree(root), deep, mirrored, progress)
+    if report.damages:
+        again = {damage.name: damage for damage in verify(Tree(root), False, mirrored).damages}
+        report.damages = list(filter(None, (_confirmed(damage, again.get(damage.name)) for damage in report.damages)))
+    return report
+
+
+def _confirmed(damage, again):
+    """What is still so; wrong bytes never become right by themselves."""
+    kept = [flaw for flaw in damage.flaws if flaw.kind == WRONG_CONTENT or (again and flaw in again.flaws)]
+    return replace(damage, flaws=tuple(kept)) if kept else None
 
 
 def verify(tree: Tree, deep: bool = False, mirrored=(), progress: Callable[[int, int], None] | None = None) -> Report:

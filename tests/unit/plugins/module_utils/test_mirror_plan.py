@@ -478,7 +478,7 @@ def test_the_report_is_json_with_the_same_keys_for_every_outcome(lab):
         "transfer_bytes",
         "transferred_bytes",
     ]
-    keys = "action before digest image mount_bytes mounted_bytes notes reason seconds source_digest targets"
+    keys = "action before damaged digest image mount_bytes mounted_bytes notes reason seconds source_digest targets"
     for one in result["images"]:
         assert sorted(one) == sorted(f"{keys} transfer_bytes transferred_bytes".split())
     assert {one["action"] for one in result["images"]} == {"copied", "unchanged", "failed", "deferred"}

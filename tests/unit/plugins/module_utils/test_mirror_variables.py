@@ -140,14 +140,14 @@ def test_a_shipped_list_of_k3s_is_found_and_whole(version):
 def test_every_option_of_the_module_is_a_variable():
     text = (ROOT / "plugins" / "modules" / "image_mirror.py").read_text(encoding="utf-8")
     documentation = yaml.safe_load(text.split('DOCUMENTATION = r"""')[1].split('"""')[0])
-    assert {*variables.ACCESS, *variables.MIRROR, *variables.FILES, "images"} == set(documentation["options"])
+    assert {*variables.ACCESS, *variables.MIRROR, *variables.FILES, "images", "heal"} == set(documentation["options"])
 
 
 def test_the_playbook_passes_every_variable():
     (play,) = yaml.safe_load((ROOT / "playbooks" / "mirror.yml").read_text(encoding="utf-8"))
     (options, again) = [task[name] for task in play["tasks"] for name in task if name.endswith(".image_mirror")]
     assert options == again
-    assert set(options) == {*variables.ACCESS, *variables.MIRROR, *variables.FILES, "images"}
+    assert set(options) == {*variables.ACCESS, *variables.MIRROR, *variables.FILES, "images", "heal"}
     for name, value in options.items():
         part = "registry" if name in variables.ACCESS else "files" if name in variables.FILES else "mirror"
-        assert name == "images" or f"__mirror_settings.{part}.{name}" in value
+        assert name in ("images", "heal") or f"__mirror_settings.{part}.{name}" in value
