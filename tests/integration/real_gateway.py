@@ -69,8 +69,9 @@ class RealGateway:
         self.passwords(self.settings.accounts)
         self.write()
         docker(
-            "run", "-d", "--name", self.name, "--network", "host", "--user", f"{self.user}:{self.user}", "--read-only", "--tmpfs", "/tmp:size=1m",
-            "--cap-drop", "ALL", "--security-opt", "no-new-privileges:true", "--label", f"{LABEL}={os.getpid()}",
+            "run", "-d", "--name", self.name, "--network", "host", "--user", f"{self.user}:{self.user}",
+            "--read-only", "--tmpfs", "/tmp:size=1m", "--cap-drop", "ALL", "--security-opt", "no-new-privileges:true",
+            "--label", f"{LABEL}={os.getpid()}",
             "--entrypoint", "nginx", "-v", f"{self.folder}:{gateway.DIRECTORY}:ro", image(self.folder),
             "-c", f"{gateway.DIRECTORY}/nginx.conf", "-g", "daemon off;",
         )

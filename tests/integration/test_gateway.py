@@ -318,7 +318,8 @@ def test_the_account_behind_the_gateway(module_registries, tmp_path):
 
 def run_docker(folder, *args, given=None):
     done = subprocess.run(
-        ["docker", "--config", str(folder), *args], input=given, capture_output=True, text=True, timeout=120, check=False
+        ["docker", "--config", str(folder), *args],
+        input=given, capture_output=True, text=True, timeout=120, check=False,
     )
     return done.returncode, (done.stdout + done.stderr).strip()
 
