@@ -30,6 +30,7 @@ class ActionModule(ActionBase):
                 "path": {"type": "path", "default": "/etc/rancher/k3s/registries.yaml"},
                 "mirrors": {"type": "dict", "default": {}},
                 "configs": {"type": "dict", "default": {}},
+                "overlap": {"type": "bool", "default": False},
             }
         )
         try:
@@ -52,6 +53,7 @@ class ActionModule(ActionBase):
             mirrors=args["mirrors"],
             configs=args["configs"],
             owned=files.parse_owned(owned_text),
+            overlap=args["overlap"],
         )
         result = {
             "changed": plan.changed,

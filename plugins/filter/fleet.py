@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
-from ansible_collections.homelab.registry.plugins.module_utils.nodes.fleet import registry_facts
+from ansible_collections.homelab.registry.plugins.module_utils.nodes import other_clients
+from ansible_collections.homelab.registry.plugins.module_utils.nodes.fleet import registry_access, registry_facts
 from ansible_collections.homelab.registry.plugins.module_utils.nodes.registries_yaml import mirrors_for
 
 
@@ -19,13 +20,37 @@ def fleet_registry(groups, hostvars):
         raise AnsibleFilterError(str(error)) from error
 
 
+def fleet_access(groups, hostvars, who="admin", where="host"):
+    """See registry_access."""
+    try:
+        return registry_access(groups, hostvars, who, where)
+    except HomelabError as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
 def k3s_mirrors(endpoint, scheme, upstreams):
     """See mirrors_for."""
     return mirrors_for(scheme, endpoint, upstreams)
+
+
+def buildkitd_toml(endpoint, scheme, upstreams, ca_path="", mirror=True):
+    """See other_clients.buildkitd_toml."""
+    return other_clients.buildkitd_toml(endpoint, scheme, upstreams, ca_path, mirror)
+
+
+def registries_conf(endpoint, scheme, upstreams):
+    """See other_clients.registries_conf."""
+    return other_clients.registries_conf(endpoint, scheme, upstreams)
 
 
 class FilterModule:
     """Register the filters."""
 
     def filters(self):
-        return {"fleet_registry": fleet_registry, "k3s_mirrors": k3s_mirrors}
+        return {
+            "buildkitd_toml": buildkitd_toml,
+            "fleet_access": fleet_access,
+            "fleet_registry": fleet_registry,
+            "k3s_mirrors": k3s_mirrors,
+            "registries_conf": registries_conf,
+        }

@@ -8,15 +8,15 @@ from __future__ import annotations
 from ansible.errors import AnsibleFilterError
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
 from ansible_collections.homelab.registry.plugins.module_utils.mirroring.variables import images_of, settings_of
-from ansible_collections.homelab.registry.plugins.module_utils.nodes.fleet import registry_facts
+from ansible_collections.homelab.registry.plugins.module_utils.nodes.fleet import registry_access, registry_facts
 from ansible_collections.homelab.registry.plugins.module_utils.report.mirror import mirror_summary
 
 
-def mirror_settings(groups, hostvars):
+def mirror_settings(groups, hostvars, where="host"):
     """See settings_of."""
     try:
         registry = registry_facts(groups, hostvars)
-        return settings_of(hostvars[registry["host"]], registry["url"])
+        return settings_of(hostvars[registry["host"]], registry_access(groups, hostvars, "admin", where))
     except HomelabError as error:
         raise AnsibleFilterError(str(error)) from error
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import os
@@ -56,14 +57,19 @@ class Engine:
         self.address, self._path, self._timeout = address, path, timeout
 
     def _request(
-        self, method: str, path: str, timeout: float | None = None, body: dict | None = None
+        self,
+        method: str,
+        path: str,
+        timeout: float | None = None,
+        body: dict | None = None,
+        headers: dict | None = None,
     ) -> http.client.HTTPResponse:
         connection = _UnixConnection(self._path, timeout or self._timeout)
+        headers = dict(headers or {})
+        if body is not None:
+            headers["Content-Type"] = "application/json"
         try:
-            if body is None:
-                connection.request(method, path)
-            else:
-                connection.request(method, path, json.dumps(body), {"Content-Type": "application/json"})
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
             return connection.getresponse()
         except PermissionError as error:
             raise HomelabError(f"the Docker engine at {self.address} refuses us", None, "run it as root") from error
@@ -109,8 +115,11 @@ class Engine:
         """Remove a reference (untag); the image goes with its last one."""
         self._json("DELETE", f"/images/{quote(reference)}")
 
-    def pull(self, name: str, tag: str) -> str:
+    def pull(self, name: str, tag: str, account: tuple[str, str] | None = None) -> str:
         """Pull `name:tag` as the user would by `docker pull`.
+
+        Args:
+            account: name and password for the registry, if it wants a login.
 
         Returns:
             The digest the registry gave for the tag, `sha256:…`.
@@ -118,8 +127,15 @@ class Engine:
         Raises:
             HomelabError: the engine's own words for what went wrong.
         """
+        headers = {}
+        if account:
+            login = json.dumps({"username": account[0], "password": account[1]}).encode()
+            headers["X-Registry-Auth"] = base64.urlsafe_b64encode(login).decode("ascii")
         response = self._request(
-            "POST", f"/images/create?fromImage={quote(name, safe='')}&tag={quote(tag)}", timeout=self._timeout * 10
+            "POST",
+            f"/images/create?fromImage={quote(name, safe='')}&tag={quote(tag)}",
+            timeout=self._timeout * 10,
+            headers=headers,
         )
         digest = ""
         if response.status != 200:

@@ -56,6 +56,10 @@ options:
     description: Accept a file with comments and trailing commas, and rewrite it as valid JSON (a backup is kept).
     type: bool
     default: false
+  overlap:
+    description: Keep the entries of an earlier call besides the wanted ones, while a registry changes over.
+    type: bool
+    default: false
   timeout:
     description: Seconds the engine is given to report the new settings.
     type: int
@@ -112,6 +116,7 @@ def run(module):
         owned=owned,
         sources=docker_node.gather_sources(),
         repair=params["repair"],
+        overlap=params["overlap"],
     )
     engine = Engine(params["docker_host"])
     # The keys of others may hold credentials, such as a proxy's.
@@ -132,6 +137,7 @@ def main():
             "registry_mirrors": {"type": "list", "elements": "str", "default": []},
             "docker_host": {"type": "str", "default": "unix:///var/run/docker.sock"},
             "repair": {"type": "bool", "default": False},
+            "overlap": {"type": "bool", "default": False},
             "timeout": {"type": "int", "default": 15},
         },
         supports_check_mode=True,

@@ -42,6 +42,12 @@ options:
   ca_path:
     description: PEM file with the CA of the registry's certificate.
     type: path
+  username:
+    description: The account the node pulls with, for O(engine=docker); k3s has its own in registries.yaml.
+    type: str
+  password:
+    description: Its password.
+    type: str
   mirror:
     description: Whether Docker Hub images must come from the registry too.
     type: bool
@@ -76,14 +82,18 @@ def main():
             "engine": {"type": "str", "choices": ["docker", "k3s"], "required": True},
             "docker_host": {"type": "str", "default": "unix:///var/run/docker.sock"},
             "ca_path": {"type": "path"},
+            "username": {"type": "str"},
+            "password": {"type": "str", "no_log": True},
             "mirror": {"type": "bool", "default": True},
         },
+        required_together=[("username", "password")],
         supports_check_mode=False,
     )
     params = module.params
     try:
         if params["engine"] == "docker":
-            pull = proof.docker_puller(Engine(params["docker_host"]))
+            account = (params["username"], params["password"]) if params["username"] else None
+            pull = proof.docker_puller(Engine(params["docker_host"]), account)
         else:
             pull = proof.k3s_puller()
         steps = proof.prove(params["url"], pull, params["ca_path"], params["mirror"])

@@ -46,6 +46,10 @@ options:
     description: V(host:port) of an endpoint to a dictionary with C(tls) and C(auth).
     type: dict
     default: {}
+  overlap:
+    description: Only add, while a registry changes over; what an earlier call added stays.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""

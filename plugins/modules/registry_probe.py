@@ -103,6 +103,9 @@ def run(module):
     anonymous = Registry(params["url"], **connection)
     registry = Registry(params["url"], username=params["username"], password=params["password"], **connection)
     probe.wait(anonymous, params["wait"])
+    plain = None
+    if params["url"].startswith("https://"):
+        plain = Registry("http" + params["url"][len("https"):], timeout=params["timeout"])
     writable = not params["readonly"] and not module.check_mode
     report = probe.probe(
         registry,
@@ -111,6 +114,7 @@ def run(module):
         delete=params["delete"],
         readonly=params["readonly"],
         write=writable,
+        plain=plain,
     )
     if not report.ok:
         raise HomelabError(

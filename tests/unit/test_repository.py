@@ -21,7 +21,7 @@ OLDEST = (3, 9)
 FLOORS = {
     "": set(),
     "oci": {""},
-    "server": {"", "oci", "report"},
+    "server": {"", "oci"},
     "nodes": {"", "oci"},
     "report": {"", "oci"},
     "mirroring": {"", "oci"},

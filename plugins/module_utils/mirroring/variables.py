@@ -37,12 +37,12 @@ NUMBERS = ("timeout", "workers", "reserve_pulls", "prune_keep")
 LISTS = ("platforms", "prune_protect")
 
 
-def settings_of(variables: Mapping, url: str) -> dict:
+def settings_of(variables: Mapping, access: Mapping) -> dict:
     """The settings that are set.
 
     Args:
         variables: of the registry host.
-        url: the registry's address, if there is no `mirror_url`.
+        access: how the registry is reached, by the names of ACCESS; a variable `mirror_<name>` outweighs it.
 
     Returns:
         `registry` (how it is reached) and `mirror`, as in registryctl's file, and `files`.
@@ -60,7 +60,7 @@ def settings_of(variables: Mapping, url: str) -> dict:
         values = {name: variables.get(f"mirror_{name}") for name in names}
         return {name: _typed(name, value) for name, value in values.items() if value not in (None, "")}
 
-    return {"registry": {"url": url, **given(ACCESS)}, "mirror": given(MIRROR), "files": given(FILES)}
+    return {"registry": {**access, **given(ACCESS)}, "mirror": given(MIRROR), "files": given(FILES)}
 
 
 def _typed(name, value):

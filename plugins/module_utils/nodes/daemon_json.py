@@ -310,6 +310,7 @@ def plan(
     owned: dict | None = None,
     sources: list[FlagSource] | None = None,
     repair: bool = False,
+    overlap: bool = False,
 ) -> Plan:
     """What daemon.json must become so that the engine uses our registry.
 
@@ -324,6 +325,7 @@ def plan(
         owned: the entries an earlier run added, see `files.merge_list`.
         sources: the command lines that start dockerd on this node.
         repair: accept a file with comments and trailing commas; it is rewritten without them.
+        overlap: keep the entries of the earlier run besides the wanted ones, while a registry changes over.
 
     Raises:
         HomelabError: the file, as it is or as it would be, keeps dockerd from starting. Nothing is written.
@@ -341,7 +343,10 @@ def plan(
             found = []
         if not isinstance(found, list):
             continue  # lint has named it
-        merged, ours[key] = merge_list(found, owned.get(key) or [], wanted, first=first, same=same)
+        mine = owned.get(key) or []
+        if overlap:
+            wanted = wanted + [entry for entry in mine if entry in found and entry not in wanted]
+        merged, ours[key] = merge_list(found, mine, wanted, first=first, same=same)
         if merged or before.get(key) is not None:
             after[key] = merged
     new_errors = [error for error in lint(after)[0] if error not in errors]

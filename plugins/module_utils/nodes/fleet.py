@@ -9,15 +9,21 @@ No client repeats an address, a port or a list of upstreams: they all ask here.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ..errors import HomelabError
 
+#: Where every host that we manage has the CA of the registry's certificate.
+CA_PATH = "/etc/homelab-registry/ca.crt"
 #: Equal to the defaults of the role `registry` (a test compares them): a host's role defaults are not in its
 #: hostvars, so other hosts cannot see them.
 DEFAULTS = {
     "registry_port": 5000,
-    "registry_scheme": "http",
+    "registry_tls": False,
+    "registry_tls_mode": "own_ca",
+    "registry_tls_ca": "",
+    "registry_users": [],
+    "registry_node_user": "",
     "registry_upstreams": [
         "docker.io", "ghcr.io", "quay.io", "registry.k8s.io", "gcr.io", "mcr.microsoft.com", "lscr.io",
     ],
@@ -26,7 +32,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def registry_facts(groups: Mapping, hostvars: Mapping) -> dict:
-    """Endpoint, scheme, URL and upstreams of the fleet's registry.
+    """Endpoint, scheme, URL, upstreams and ways of access of the fleet's registry; no secrets.
 
     Args:
         groups: inventory group name to its hosts.
@@ -71,12 +77,79 @@ def registry_facts(groups: Mapping, hostvars: Mapping) -> dict:
             where=f"host {name}",
             remedy="write it as a list of host names, such as [docker.io, quay.io]",
         )
+    tls = _yes(value("registry_tls"))
+    scheme = variables.get("registry_scheme") or ("https" if tls else "http")
+    has_ca = tls and (value("registry_tls_mode") == "own_ca" or bool(value("registry_tls_ca")))
+    auth = variables.get("registry_auth") or ("htpasswd" if value("registry_users") else "none")
     return {
         "host": name,
         "endpoint": str(endpoint),
-        "scheme": value("registry_scheme"),
-        "url": f"{value('registry_scheme')}://{endpoint}",
+        "scheme": scheme,
+        "url": f"{scheme}://{endpoint}",
         "upstreams": list(upstreams),
+        "auth": auth,
+        # Whether a client without an account can pull, as Docker's registry-mirrors must.
+        "anonymous_pull": auth == "none" or _yes(variables.get("registry_gateway")),
+        # The CA that clients have to trust, on the controller; the role `registry` writes it.
+        "ca_file": f"{secrets_dir(variables)}/tls/trust.crt" if has_ca else "",
         # Such an address means another machine on every node.
         "loopback": str(endpoint).rsplit(":", 1)[0].strip("[]") in LOOPBACK,
     }
+
+
+def _yes(value: object) -> bool:
+    return value if isinstance(value, bool) else str(value or "").lower() in ("yes", "true", "on", "1")
+
+
+def secrets_dir(variables: Mapping) -> str:
+    """Where generated secrets are on the controller; equal to the role's default (a test compares them)."""
+    where = variables.get("registry_secrets_dir")
+    return str(where or f"{variables.get('inventory_dir') or variables.get('playbook_dir') or '.'}/.secrets")
+
+
+def registry_access(groups: Mapping, hostvars: Mapping, who: str = "admin", where: str = "host") -> dict:
+    """How to talk to the fleet's registry: the one place that says so for probes, jobs, mirror runs and nodes.
+
+    Args:
+        groups, hostvars: as for registry_facts.
+        who: "admin", or "node" for the account of the nodes.
+        where: "host" for a host that we manage, "controller" for the machine Ansible runs on.
+
+    Returns:
+        `url`, and `username`, `password`, `ca_path` where they are needed.
+
+    Raises:
+        HomelabError: as registry_facts.
+    """
+    facts = registry_facts(groups, hostvars)
+    variables = hostvars[facts["host"]]
+    access = {"url": facts["url"]}
+    users = variables.get("registry_users") or []
+    if facts["auth"] != "none" and users:
+        node_user = variables.get("registry_node_user") or ""
+        account = admin_account(users) if who == "admin" else node_account(users, node_user)
+        access.update(username=account["name"], password=account["password"])
+    if facts["ca_file"]:
+        access["ca_path"] = CA_PATH if where == "host" else facts["ca_file"]
+    return access
+
+
+def admin_account(users: Iterable[Mapping]) -> Mapping | None:
+    """The account for jobs and probes: the first admin, else the first that may push, else the first."""
+    return _first(users, ("admin", "push"))
+
+
+def node_account(users: Iterable[Mapping], node_user: str = "") -> Mapping | None:
+    """The account of the nodes: the one that is named, else the first that may only pull, else the first."""
+    users = list(users)
+    named = [user for user in users if node_user and user.get("name") == node_user]
+    return named[0] if named else _first(users, ("pull",))
+
+
+def _first(users, roles):
+    users = list(users)
+    for role in roles:
+        for user in users:
+            if user.get("role", "pull") == role:
+                return user
+    return users[0] if users else None

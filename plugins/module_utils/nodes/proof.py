@@ -58,13 +58,18 @@ def prove(url: str, pull, ca_path: str | None = None, mirror: bool = True) -> di
     return seen
 
 
-def docker_puller(engine: Engine):
-    """Pull by a Docker engine, check the digest, and leave no image behind that was not there before."""
+def docker_puller(engine: Engine, account: tuple[str, str] | None = None):
+    """Pull by a Docker engine, check the digest, and leave no image behind that was not there before.
+
+    Args:
+        engine: the node's.
+        account: name and password for the registry. A pull through the mirror never has them, as in Docker itself.
+    """
 
     def pull(name: str) -> None:
         reference = f"{name.removeprefix('docker.io/library/')}:{canary.TAG}"
         there_before = engine.has_image(reference)
-        digest = engine.pull(name, canary.TAG)
+        digest = engine.pull(name, canary.TAG, None if name.startswith("docker.io/") else account)
         if not there_before:
             engine.remove_image(reference)
         if digest != canary.digest():

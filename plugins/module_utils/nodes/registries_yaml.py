@@ -155,6 +155,7 @@ def plan(
     mirrors: dict,
     configs: dict | None = None,
     owned: dict | None = None,
+    overlap: bool = False,
 ) -> Plan:
     """What registries.yaml must become; entries of others survive, in their order.
 
@@ -165,6 +166,8 @@ def plan(
         mirrors: wanted `mirrors` entries; only `endpoint` is used, ours go before those of others.
         configs: wanted `configs` entries by `host:port`; merged over what is there.
         owned: what an earlier run added: {"mirrors": {host: [endpoint]}, "configs": [host:port]}.
+        overlap: only add, while a registry changes over: what an earlier run added stays, after the wanted endpoints,
+            and so does an account that is there.
 
     Raises:
         HomelabError: k3s would not start with the file as it is, or with the wanted entries.
@@ -188,6 +191,8 @@ def plan(
             remedy="correct k3s_client_mirrors and k3s_client_configs; nothing was changed",
         )
     before = data or {}
+    if overlap:
+        mirrors, configs = _with_earlier(before, mirrors, configs, owned)
     after = copy.deepcopy(before)
     ours = {
         "mirrors": _plan_mirrors(after, mirrors, owned.get("mirrors") or {}, warnings),
@@ -209,6 +214,20 @@ def plan(
 
 def _header() -> list[str]:
     return [f"# {line}" for line in HEADER.splitlines()]
+
+
+def _with_earlier(before: dict, mirrors: dict, configs: dict, owned: dict) -> tuple[dict, dict]:
+    """The wanted entries and those of an earlier run that are still in the file."""
+    merged = dict(mirrors)
+    for host, endpoints in (owned.get("mirrors") or {}).items():
+        found = ((before.get("mirrors") or {}).get(host) or {}).get("endpoint") or []
+        wanted = (mirrors.get(host) or {}).get("endpoint") or []
+        earlier = [endpoint for endpoint in endpoints if endpoint in found and endpoint not in wanted]
+        if wanted or earlier:
+            merged[host] = {"endpoint": [*wanted, *earlier]}
+    table = before.get("configs") or {}
+    ours = {host: table[host] for host in owned.get("configs") or [] if host in table}
+    return merged, {**ours, **{host: {**(config or {}), **ours.get(host, {})} for host, config in configs.items()}}
 
 
 def _plan_mirrors(after: dict, wanted: dict, owned: dict, warnings: list) -> dict:

@@ -441,6 +441,8 @@ _EXTRA = "config_extra"
 _COMPOSED = {
     "http_addr": "registry_bind_address, registry_port",
     "debug_addr": "registry_debug_bind_address, registry_debug_port",
+    "auth_token": "registry_token_realm, registry_token_service, registry_token_issuer, registry_token_rootcertbundle, "
+    "registry_token_jwks",
 }
 
 

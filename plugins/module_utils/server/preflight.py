@@ -9,6 +9,8 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 
+from . import accounts
+
 #: Docker's own grammar for names; a colon would end a path in a mount, and Ansible expands a dollar sign.
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 _SYSTEM = (
@@ -26,7 +28,8 @@ def problems(values: Mapping, *, loopback: bool, others: list[str]) -> list[str]
         loopback: whether the registry's address, as nodes use it, is this-machine-only.
         others: the fleet's nodes besides the registry host.
     """
-    return [text for wrong, text in _checks(values, loopback, others) if wrong]
+    found = [text for wrong, text in _checks(values, loopback, others) if wrong]
+    return found + accounts.problems(values["registry_users"], values["registry_auth"], values["registry_node_user"])
 
 
 def misspelt(names: Iterable[str], known: Iterable[str]) -> list[str]:
@@ -110,4 +113,49 @@ def _checks(values: Mapping, loopback: bool, others: list[str]):
         loopback and bool(others),
         f"the registry's address is a loopback address, which means another machine on {', '.join(others)}: set "
         "ansible_host of the registry host, or registry_endpoint, to its address in the network",
+    )
+    yield from _security(of)
+
+
+def _security(of):
+    auth, tls, mode = of("auth"), of("tls"), of("tls_mode")
+    yield (
+        int(of("htpasswd_cost")) not in accounts.COSTS,
+        f"registry_htpasswd_cost is {of('htpasswd_cost')}: choose 5 to 8 (every request pays it; 10 is 50 to 250 ms), "
+        f"at most {accounts.COSTS[-1]}",
+    )
+    for name in ("realm", "service", "issuer"):
+        yield (
+            auth == "token" and not of(f"token_{name}"),
+            f"registry_auth is token, but registry_token_{name} is empty: set it",
+        )
+    yield (
+        auth == "token" and not of("token_rootcertbundle") and not of("token_jwks"),
+        "registry_auth is token, but neither registry_token_rootcertbundle nor registry_token_jwks says which keys "
+        "sign tokens: give the token server's certificate (registry 2 needs that one) or its key set",
+    )
+    yield (
+        tls and mode != "own_ca" and not (of("tls_certificate") and of("tls_key")),
+        f"registry_tls_mode is {mode}, but registry_tls_certificate or registry_tls_key is empty: give both, or use "
+        "own_ca",
+    )
+    for name in ("tls_certificate", "tls_key"):
+        yield (
+            tls and mode == "acme_files" and "-----BEGIN" in str(of(name)),
+            f"registry_{name} is a text, but registry_tls_mode is acme_files: give the path on the registry host, or "
+            "use provided",
+        )
+        yield (
+            bool(of(name)) and tls and mode == "own_ca",
+            f"registry_{name} is set, but registry_tls_mode is own_ca, which makes its own: set registry_tls_mode to "
+            "provided",
+        )
+    yield (
+        not tls and bool(of("tls_certificate")),
+        "registry_tls_certificate is set, but registry_tls is false: set registry_tls to true",
+    )
+    yield (
+        int(of("tls_days")) <= int(of("tls_renew_days")) or int(of("tls_renew_days")) < 1,
+        f"registry_tls_renew_days is {of('tls_renew_days')} of {of('tls_days')} days (registry_tls_days): choose "
+        "fewer, but at least 1",
     )

@@ -77,6 +77,7 @@ def probe(
     delete: bool = True,
     readonly: bool = False,
     write: bool = True,
+    plain: Registry | None = None,
 ) -> Report:
     """Try what the configuration promises.
 
@@ -87,6 +88,7 @@ def probe(
         delete: whether it must delete (else it must refuse to).
         readonly: whether it must refuse writes; nothing is written then.
         write: False only looks (check mode).
+        plain: the same address over plain HTTP, at which nobody may answer as a registry; for https.
     """
     report = Report(url=registry.url, checks=[])
 
@@ -94,6 +96,8 @@ def probe(
         report.checks.append(Check(name, ok, "ok" if ok else detail))
         return ok
 
+    if plain:
+        check("no plain HTTP", *_is_no_registry(plain))
     status = anonymous.request("GET", "/v2/").status
     check("access without credentials", status == (401 if auth else 200),
           f"GET /v2/ answered {status}, expected {'401: authentication is off' if auth else '200'}")
@@ -113,6 +117,15 @@ def probe(
             return report
     report.canary_missing = tuple(canary.missing(registry))
     return report
+
+
+def _is_no_registry(plain: Registry) -> tuple[bool, str]:
+    """A TLS server answers plain HTTP with 400, or not at all."""
+    try:
+        status = plain.request("GET", "/v2/").status
+    except HomelabError:
+        return True, "ok"
+    return status not in (200, 401), f"GET /v2/ over plain HTTP answered {status} on the same port: TLS is off"
 
 
 def _latency(registry: Registry) -> float:

@@ -16,12 +16,13 @@ from ansible_collections.homelab.registry.plugins.module_utils.mirroring.variabl
 
 ROOT = Path(__file__).resolve().parents[4]
 URL = "http://reg:5000"
+ACCESS = {"url": URL}
 LISTS = yaml.safe_load((ROOT / "playbooks" / "vars" / "mirror_lists.yml").read_text(encoding="utf-8"))
 K3S = {"v1.36.1+k3s1": ["rancher/mirrored-pause:3.6"]}
 
 
 def test_nothing_is_set():
-    assert settings_of({"ansible_host": "x", "mirror_username": "", "mirror_workers": None}, URL) == {
+    assert settings_of({"ansible_host": "x", "mirror_username": "", "mirror_workers": None}, ACCESS) == {
         "registry": {"url": URL},
         "mirror": {},
         "files": {},
@@ -32,7 +33,7 @@ def test_registryctl_takes_every_setting_that_an_inventory_can_make():
     """Else a variable that mirror.yml takes would stop the nightly run."""
     assert set(variables.MIRROR) <= set(cli.TYPES["mirror"])
     assert set(variables.ACCESS) <= set(cli.TYPES["registry"])
-    assert settings_of({"mirror_state_dir": "/here", "mirror_lock_path": "/x"}, URL)["mirror"] == {}
+    assert settings_of({"mirror_state_dir": "/here", "mirror_lock_path": "/x"}, ACCESS)["mirror"] == {}
 
 
 VALUES = {
@@ -53,7 +54,7 @@ VALUES = {
 @pytest.mark.parametrize(("name", "given", "value"), VALUES.values(), ids=VALUES)
 def test_a_value(name, given, value):
     part = "registry" if name in variables.ACCESS else "mirror"
-    assert settings_of({f"mirror_{name}": given}, URL)[part][name] == value
+    assert settings_of({f"mirror_{name}": given}, ACCESS)[part][name] == value
 
 
 WRONG = {
@@ -69,11 +70,11 @@ WRONG = {
 @pytest.mark.parametrize(("name", "value"), WRONG.values(), ids=WRONG)
 def test_a_wrong_value(name, value):
     with pytest.raises(HomelabError, match=name):
-        settings_of({name: value}, URL)
+        settings_of({name: value}, ACCESS)
 
 
 def test_a_variable_of_somebody_else():
-    assert settings_of({"mirror_debian_suites": ["trixie"]}, URL)["mirror"] == {}
+    assert settings_of({"mirror_debian_suites": ["trixie"]}, ACCESS)["mirror"] == {}
 
 
 IMAGES = {

@@ -22,6 +22,21 @@ GOOD = {
     "registry_user": "",
     "registry_memory": "",
     "registry_upstreams": ["docker.io", "registry.example:5000"],
+    "registry_tls": False,
+    "registry_tls_mode": "own_ca",
+    "registry_tls_certificate": "",
+    "registry_tls_key": "",
+    "registry_tls_days": 825,
+    "registry_tls_renew_days": 60,
+    "registry_auth": "none",
+    "registry_users": [],
+    "registry_node_user": "",
+    "registry_htpasswd_cost": 5,
+    "registry_token_realm": "",
+    "registry_token_service": "",
+    "registry_token_issuer": "",
+    "registry_token_rootcertbundle": "",
+    "registry_token_jwks": "",
 }
 
 
