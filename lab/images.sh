@@ -16,6 +16,7 @@
 #
 # The archives:  registry.tar  the image under test (its reference is in registry.ref)
 #                busybox.tar   a small payload (lab-busybox:1)
+#                jobs.tar      Python and nothing else (lab-python:3), for the jobs on the appliance
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -96,7 +97,8 @@ bookworm() {
     image lab-node:bookworm node lab-systemd:bookworm "DOCKER_PKGS=docker.io" &&
     image lab-busybox:1 busybox lab-debian:bookworm &&
     { [ -n "${REGISTRY_IMAGE:-}" ] || image lab-registry:2 registry lab-debian:bookworm; } &&
-    image lab-nas:1 nas lab-debian:bookworm
+    image lab-nas:1 nas lab-debian:bookworm &&
+    image lab-python:3 python lab-debian:bookworm
 }
 trixie() {
   base trixie &&
@@ -129,5 +131,6 @@ have "$server" || docker pull -q "$server" || die "REGISTRY_IMAGE=$server is nei
 archive registry "$server"
 printf '%s\n' "$server" >"$cache/registry.ref"
 archive busybox lab-busybox:1
+archive jobs lab-python:3
 chmod 644 "$cache"/*
 say "images ready, archives in $cache (server under test: $server)"

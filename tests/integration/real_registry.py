@@ -149,10 +149,12 @@ class RealRegistry:
     # --- its life -------------------------------------------------------------------------------------------
     def create(self) -> None:
         """Start it for the first time, as the user who runs the tests, and wait until it answers."""
-        mounts = ("-v", f"{self.data}:{DATA}", "-v", f"{self.config_dir}:{self._inner}")
+        mounts = ("-v", f"{self.data}:{DATA}", "-v", f"{self.config_dir}:{self._inner}:ro")
         # On the host's network, so that a pull-through cache reaches an upstream on loopback too.
         place = ("--network", "host", "--user", f"{os.getuid()}:{os.getgid()}", "--read-only", "--tmpfs", "/tmp")
-        more = ("--label", f"{LABEL}={os.getpid()}", "--env", "OTEL_TRACES_EXPORTER=none")
+        # The second label is what site.yml knows its registry by.
+        labels = ("--label", f"{LABEL}={os.getpid()}", "--label", "homelab.registry.config-digest=sha256:test")
+        more = (*labels, "--env", "OTEL_TRACES_EXPORTER=none")
         command = ("serve", f"{self._inner}/config.yml")
         docker("run", "-d", "--name", self.name, *place, *mounts, *more, self.image, *command)
         self.wait()

@@ -21,7 +21,7 @@ OLDEST = (3, 9)
 FLOORS = {
     "": set(),
     "oci": {""},
-    "server": {"", "oci"},
+    "server": {"", "oci", "report"},
     "nodes": {"", "oci"},
     "report": {"", "oci"},
     "mirroring": {"", "oci"},

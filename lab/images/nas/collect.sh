@@ -7,13 +7,14 @@ set -eu
 root=$1
 
 for dir in bin sbin usr/bin usr/sbin usr/lib usr/local/bin usr/local/sbin lib lib64 etc/docker etc/dropbear \
-  etc/ssl/certs home/root/.ssh proc sys dev run tmp var/log var/lib/docker mnt shares/Volume_1; do
+  etc/ssl/certs home/root/.ssh proc sys dev run tmp var/log var/lib mnt/HD/HD_a2 shares; do
   mkdir -p "$root/$dir"
 done
 chmod 700 "$root/home/root" "$root/home/root/.ssh"
 chmod 1777 "$root/tmp"
 ln -s ../run "$root/var/run"
 ln -s home/root "$root/root"
+ln -s ../mnt/HD/HD_a2 "$root/shares/Volume_1"
 
 # a program and the libraries it is linked with
 copy() {

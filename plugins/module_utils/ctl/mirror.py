@@ -14,6 +14,7 @@ from .. import lock
 from ..errors import HomelabError
 from ..mirroring.run import prepare
 from ..report.mirror import mirror_summary, mirror_totals
+from . import heal
 from .common import (
     LIST,
     NUMBER,
@@ -69,6 +70,10 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--prune", action="store_true", default=None, help="remove mirrored tags that are gone upstream"
     )
+    parser.add_argument(
+        "--heal", action="store_true", help="also fetch mirrored images again that are damaged in the registry"
+    )
+    parser.add_argument("--deep", action="store_true", help="with --heal: read every byte to find them")
     parser.add_argument("--workers", metavar="N", type=int, help="requests and blobs at one time")
     parser.add_argument(
         "--state", metavar="FILE", help="memory of earlier runs; by default one for each registry in state_dir"
@@ -118,19 +123,28 @@ def _read_list(name):
 
 def _run(arguments):
     started = now()
+    healing = None
     try:
         config = load_config(arguments.config, arguments.types, optional=bool(arguments.to))
         settings = mirror_settings(arguments, config)
-        request = prepare(settings)
-        alone = locked(arguments, config, exclusive=bool(settings.get("prune")), verb="registryctl mirror")
-        with alone, progress() as shown:
-            report = request.run(check=arguments.dry_run, progress=shown)
+        request = prepare({**settings, "heal": [] if arguments.heal else None})
+        alone = bool(settings.get("prune")) or arguments.heal
+        with locked(arguments, config, exclusive=alone, verb="registryctl mirror"):
+            if arguments.heal:
+                before = heal.find(arguments, config)
+                heal.make_way(arguments, config, before)
+                request = prepare({**settings, "heal": heal.healable(before)})
+            with progress() as shown:
+                report = request.run(check=arguments.dry_run, progress=shown)
+            if arguments.heal:
+                looks_again = heal.healable(before) and not arguments.dry_run
+                healing = heal.outcome(before, heal.find(arguments, config) if looks_again else None)
     except lock.Busy:
         raise  # the result is that of the run that holds it
     except HomelabError as error:
         write_result(arguments.result, {"started": started, "finished": now(), "error": str(error)})
         raise
-    result = report.as_dict()
+    result = {**report.as_dict(), **({"healing": healing} if healing else {})}
     write_result(arguments.result, {"started": started, "finished": now(), **result})
     if arguments.json:
         sys.stdout.write(json.dumps(result, indent=2) + "\n")
@@ -142,4 +156,16 @@ def _run(arguments):
     if report.deferred:
         say(f"{len(report.deferred)} images are deferred; a later run brings them", OK)
     failed = report.failed or [one for one in result["pruned"] if one["action"] == "failed"]
+    if healing:
+        _say_healing(healing)
+        failed = failed or healing["still_damaged"]
     return SOME_FAILED if failed else OK
+
+
+def _say_healing(healing):
+    if not healing["damaged"]:
+        say("no mirrored image is damaged", OK)
+    if healing["still_damaged"]:
+        say(f"still damaged: {', '.join(healing['still_damaged'])}; registryctl verify says what is wrong", OK)
+    if healing["not_mirrored"]:
+        say(f"damaged, and to be pushed again by whoever made them: {', '.join(healing['not_mirrored'])}", OK)

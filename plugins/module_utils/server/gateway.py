@@ -32,12 +32,13 @@ RIGHTS = {
     "admin": ("ping", "catalog", "pull", "push", "delete"),
 }
 PROTOCOLS = {"tls1.2": "TLSv1.2 TLSv1.3", "tls1.3": "TLSv1.3"}
-#: Where the configuration's directory is mounted in the container.
+#: Where the configuration's directory is mounted in the container. Paths in the configuration are relative to it, so
+#: that new files can be tested as they are in a directory beside the running ones.
 DIRECTORY = "/etc/homelab-gateway"
 TOKEN_PATH = "/token"  # noqa: S105 - a path
 #: Seconds a token counts; it is as good as its password, so that nothing is won by a short life.
 TOKEN_LIFE = 3600
-#: A wrong password is answered after this time, and one address gets so many answers at a time: 20 guesses a second.
+#: A wrong password is answered after this time, and one address gets so many of these answers at a time.
 FAILED_DELAY = "1s"
 FAILED_AT_ONCE = 20
 
@@ -107,7 +108,7 @@ def check(settings: Settings) -> None:
            "registry_tls_minimum", f"choose one of {', '.join(PROTOCOLS)}")
     for name, number in (("rate", settings.request_rate), ("burst", settings.request_burst)):
         refuse(isinstance(number, bool) or not isinstance(number, int) or number < 0,
-               f"{number!r} is no number of requests", f"registry_gateway_request_{name}",
+               f"{number!r} is no number of requests", f"gateway_request_{name}",
                "give a whole number; a rate of 0 means no limit")
     if settings.auth != "htpasswd":
         return
@@ -120,7 +121,7 @@ def check(settings: Settings) -> None:
                f"choose one of {', '.join(ROLES)}")
     for pattern in settings.anonymous:
         refuse(not isinstance(pattern, str) or not _PATTERN.fullmatch(pattern),
-               f"{pattern!r} is no pattern of repositories", "registry_gateway_anonymous",
+               f"{pattern!r} is no pattern of repositories", "gateway_anonymous",
                "write repositories such as library/* or quay.io/*, in lower case, without host and tag")
 
 
@@ -279,7 +280,7 @@ _AUTH = """\
         limit_conn_log_level info;
         location / {{
             auth_basic "registry";
-            auth_basic_user_file {directory}/htpasswd;
+            auth_basic_user_file htpasswd;
             add_header X-Gateway-Account $remote_user;
             error_page 401 =403 /wrong;
             try_files /none =204;
@@ -366,7 +367,7 @@ def _auth(settings: Settings) -> str:
     )
     rights = "".join(f'        "~^{role}:(?:{"|".join(RIGHTS[role])}):" pass;\n' for role in ROLES)
     return _AUTH.format(
-        accounts=accounts, anonymous=anonymous, rights=rights, directory=DIRECTORY, delay=FAILED_DELAY,
+        accounts=accounts, anonymous=anonymous, rights=rights, delay=FAILED_DELAY,
         at_once=FAILED_AT_ONCE,
     )
 
@@ -377,8 +378,8 @@ def _server(settings: Settings) -> list[str]:
              "        root /var/empty;\n"]
     if settings.tls:
         parts.append(
-            f"        ssl_certificate {DIRECTORY}/tls.crt;\n"
-            f"        ssl_certificate_key {DIRECTORY}/tls.key;\n"
+            "        ssl_certificate tls.crt;\n"
+            "        ssl_certificate_key tls.key;\n"
             f"        ssl_protocols {PROTOCOLS[settings.tls_minimum]};\n"
             "        ssl_session_cache shared:tls:2m;\n"
             "        ssl_session_tickets off;\n"

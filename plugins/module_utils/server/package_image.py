@@ -90,7 +90,7 @@ http: {addr: ":5000"}
         needs=r"(libc6|libcrypt1|libpcre.*|libssl.*|zlib1g)$",
         # libcrypt: it is what understands bcrypt
         libraries=(*C_LIBRARY, "libcrypt.so.1", "libpcre*.so.*", "libssl.so.*", "libcrypto.so.*", "libz.so.1"),
-        variable="registry_gateway_image",
+        variable="gateway_image",
         config={"Entrypoint": ["/bin/nginx"], "Cmd": ["-g", "daemon off;"], "StopSignal": "SIGQUIT"},
         # The binary opens this one before it has read where its log is to go.
         directories={"var/log/nginx": 0o755},

@@ -118,7 +118,7 @@ def test_a_package_without_the_binary(machine, tmp_path):
     machine("dpkg-deb", DPKG.replace("printf nginx", ": ").replace("/usr/sbin/nginx", "/usr/sbin/other"))
     with pytest.raises(HomelabError, match="none of the packages nginx, nginx-core") as caught:
         package_image.build("nginx", NAME, str(tmp_path / "image.tar.gz"))
-    assert "registry_gateway_image_source=archive" in caught.value.remedy
+    assert "gateway_image_source=archive" in caught.value.remedy
 
 
 def test_equal_packages_give_an_equal_image(machine, tmp_path):
