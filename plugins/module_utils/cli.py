@@ -15,12 +15,12 @@ import signal
 import sys
 
 from . import lock
-from .ctl import common, gc, mirror, schedule, verify
+from .ctl import common, gc, guard, mirror, notify, schedule, verify
 from .ctl.common import BUSY, INTERRUPTED, NOTHING_DONE, SOME_FAILED, say
 from .errors import HomelabError
 
 VERSION = "0.1.0"
-VERBS = (mirror, gc, verify, schedule)
+VERBS = (mirror, gc, verify, guard, notify, schedule)
 #: What may be in the settings file.
 TYPES = {**common.TYPES, **{key: types for verb in VERBS for key, types in verb.TYPES.items()}}
 
@@ -59,7 +59,8 @@ def _interrupt(_number, _frame):
 def _parser():
     parser = argparse.ArgumentParser(prog="registryctl", description="Run a private registry well for years.")
     parser.add_argument("--version", action="version", version=f"registryctl {VERSION}")
-    parser.set_defaults(types=TYPES)
+    # A verb may run another one, as who types it would.
+    parser.set_defaults(types=TYPES, main=main)
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     for verb in VERBS:
         verb.add_parser(verbs)

@@ -107,7 +107,7 @@ def load_config(given: str | None, types: dict, optional: bool = False) -> dict:
     _check(config, {**types, **dict.fromkeys(sections, MAPPING)}, str(path))
     for key, section in sections.items():
         _check(config.get(key) or {}, section, f"{path}, {key}")
-    if mode & 0o077 and _holds_password(config):
+    if mode & 0o077 and (_holds_password(config) or (config.get("notify") or {}).get("webhook")):
         raise HomelabError("holds a password and can be read by others", str(path), f"chmod 600 {path}")
     return config
 
