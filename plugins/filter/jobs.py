@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.homelab.registry.plugins.module_utils.ctl.schedule import jobs_of
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
 from ansible_collections.homelab.registry.plugins.module_utils.nodes.host import host_facts
 from ansible_collections.homelab.registry.plugins.module_utils.report.verify import damaged_names, verify_summary
@@ -19,8 +20,22 @@ def fleet_host(groups, hostvars):
         raise AnsibleFilterError(str(error)) from error
 
 
+def jobs_problem(jobs):
+    """What `registryctl schedule` would refuse; "" if nothing."""
+    try:
+        jobs_of({"jobs": list(jobs)})
+    except HomelabError as error:
+        return str(error)
+    return ""
+
+
 class FilterModule:
     """Register the filters."""
 
     def filters(self):
-        return {"damaged_names": damaged_names, "fleet_host": fleet_host, "verify_summary": verify_summary}
+        return {
+            "damaged_names": damaged_names,
+            "fleet_host": fleet_host,
+            "jobs_problem": jobs_problem,
+            "verify_summary": verify_summary,
+        }

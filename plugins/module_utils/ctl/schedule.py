@@ -195,6 +195,8 @@ def _for_ever(arguments, memory):
     program = _program_state()
     told = problem = ""
     say("the jobs are in my hands", OK)
+    # the machine may have gone down in the middle of a garbage collection
+    _start(Job("recover", "", ("recover",)), arguments)
     jobs, host = [], socket.gethostname()
     while True:
         if _program_state() != program:

@@ -353,7 +353,7 @@ def _place_faults(host, place, home, volume, min_free):
     )
     there = bool(host.data_mount)
     yield (
-        place.free < (16 * MIB if there else min_free),
+        place.free < (min(16 * MIB, min_free) if there else min_free),
         f"{name} has {size(place.free)} free{'' if there else f', a new registry wants {size(min_free)}'}: the disk "
         "is full; free some space, or set registry_home to another volume",
     )
