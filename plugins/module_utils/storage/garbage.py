@@ -239,6 +239,34 @@ def remove_damaged_blobs(window: Window, digests: Iterable[str]) -> Removal:
     return _end(window, removal)
 
 
+def repair_links(window: Window) -> list[str]:
+    """Write links of manifests and blobs anew whose content is lost, as after a power cut: it is what their path says.
+    With one empty link of a manifest the server's garbage collection stops. A tag's link cannot be known.
+
+    Returns:
+        Their paths below the directory of all repositories.
+
+    Raises:
+        HomelabError: the window is not open, or one cannot be written.
+    """
+    window.check()
+    tree = Tree(window.root, mended=True)
+    for name in tree.repositories():
+        tree.revisions(name)
+        tree.layers(name)
+    for path, digest in tree.lost_links.items():
+        window.check()
+        state = Path(path).lstat()
+        write_atomic(path, digest, 0o644)
+        os.utime(path, (state.st_atime, state.st_mtime))  # it was pushed then
+    return lost_links(tree)
+
+
+def lost_links(tree: Tree) -> list[str]:
+    """The names of a tree's lost links, as `repair_links` gives them."""
+    return sorted(os.path.relpath(path, f"{tree.base}/repositories") for path in tree.lost_links)
+
+
 def _hash(tree, digest):
     algorithm = digest.partition(":")[0]
     hashed = hashlib.new(algorithm)

@@ -318,7 +318,9 @@ class _Collection:
         report, server = self.report, self.server
         if server.root is None:
             return None
-        plan = plan_garbage(Tree(server.root), server.major, self.upload_age)
+        tree = Tree(server.root, mended=True)
+        plan = plan_garbage(tree, server.major, self.upload_age)
+        report.repaired = garbage.lost_links(tree)
         report.findings = list(map(str, plan.findings))
         report.last_copies = plan.last_copies
         report.refusals = plan.refusals
@@ -357,7 +359,7 @@ class _Collection:
             report.blobs = 0
         elif plan.refusals and not self.damaged:
             raise _refusal(plan.refusals)
-        elif plan.nothing and not self._wishes():
+        elif plan.nothing and not self._wishes() and not report.repaired:
             return report
         takes_writes = server.takes_writes()
         if not takes_writes and not server.configured_read_only:
@@ -438,6 +440,8 @@ class _Collection:
     def _work(self, window):
         report, server = self.report, self.server
         self.say("looking again, now that nothing is written")
+        # By itself it does no harm, and without it there may be nothing to judge.
+        report.repaired = garbage.repair_links(window)
         tree = Tree(server.root)
         plan = plan_garbage(tree, server.major, self.upload_age)
         report.findings, report.refusals = list(map(str, plan.findings)), plan.refusals

@@ -128,17 +128,22 @@ class Tree:
 
     Args:
         root: the server's `rootdirectory`. One that is empty is a registry without images.
+        mended: read it as it will be once garbage.repair_links was there: a link of a manifest or a blob whose content
+            is lost counts as what its path says.
 
     Attributes:
         root: as given. base: the directory that holds `blobs` and `repositories`.
+        lost_links: with `mended`, path to digest of those links, in the parts that were read.
 
     Raises:
         HomelabError: there is no registry in `root`, or it cannot be read.
     """
 
-    def __init__(self, root) -> None:
+    def __init__(self, root, mended: bool = False) -> None:
         self.root = os.fspath(root)
         self.base = f"{os.path.realpath(self.root)}/{BELOW}"
+        self._mended = mended
+        self.lost_links = {}
         self._findings = {}
         self._cache = {}
         self._contents = {}
@@ -242,7 +247,7 @@ class Tree:
             self._failed(path, error)
             return None
 
-    def _link(self, folder) -> Link | None:
+    def _link(self, folder, digest_by_path=None) -> Link | None:
         """`<folder>/link`; None if there is none."""
         path = f"{folder}/link"
         before = len(self._findings)
@@ -253,6 +258,9 @@ class Tree:
         digest = data.decode("ascii", "replace")
         if _is_digest(digest):
             return Link(digest, state.st_mtime)
+        if self._mended and digest_by_path:
+            self.lost_links[path] = digest_by_path
+            return Link(digest_by_path, state.st_mtime)
         said = "is empty" if not state.st_size else "holds no digest"
         self._find(BAD_LINK, path, f"{said}, as after a crash or a full disk")
         return Link(None, state.st_mtime)
@@ -261,7 +269,7 @@ class Tree:
         """Links below `<path>/<algorithm>/<digits>`, by the digest of the path."""
         found = {}
         for digest, folder in self._digests(path):
-            link = self._link(folder)
+            link = self._link(folder, digest)
             if link is None:  # what a deleted manifest leaves behind
                 continue
             if link.digest not in (None, digest):

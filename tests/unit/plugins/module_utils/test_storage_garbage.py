@@ -17,15 +17,17 @@ from ansible_collections.homelab.registry.plugins.module_utils.storage.garbage i
     Marker,
     Window,
     clear_marker,
+    lost_links,
     plan_garbage,
     read_marker,
     remove_damaged_blobs,
     remove_empty_repositories,
     remove_tag_links,
     remove_uploads,
+    repair_links,
     write_marker,
 )
-from ansible_collections.homelab.registry.plugins.module_utils.storage.tree import Upload
+from ansible_collections.homelab.registry.plugins.module_utils.storage.tree import Tree, Upload
 from ansible_collections.homelab.registry.plugins.module_utils.storage.verify import verify
 from ansible_collections.homelab.registry.tests.unit.storage_tree import PUSHED, Disk
 
@@ -284,3 +286,52 @@ def test_a_marker_that_cannot_be_read_or_removed(tmp_path):
         read_marker(tmp_path)
     with pytest.raises(HomelabError, match="cannot be removed"):
         clear_marker(tmp_path)
+
+
+# --- lost links ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("content", ["", "\0" * 71, "sha256:abc"])
+@pytest.mark.parametrize("major", [2, 3])
+def test_lost_links_are_written_anew(disk, window, content, major):
+    index, children = disk.multi("app", "v1")
+    layer = disk.tree().content(children[0]["digest"]).blobs[1][0]
+    lost = [disk.revision("app", index["digest"]), disk.layer("app", layer)]
+    before = {path: path.read_text() for path in lost}
+    for path in lost:
+        path.write_text(content)
+        path.chmod(0o640)
+        os.utime(path, (PUSHED, PUSHED))
+    assert plan_garbage(disk.tree(), major).refusals
+    mended = Tree(disk.root, mended=True)
+    assert (plan_garbage(mended, major).refusals, mended.findings) == ([], [])
+    names = sorted(str(path.relative_to(disk.base / "repositories")) for path in lost)
+    assert lost_links(mended) == names
+    assert repair_links(window) == names
+    assert {path: path.read_text() for path in lost} == before
+    assert {(path.stat().st_mtime, path.stat().st_mode & 0o777) for path in lost} == {(PUSHED, 0o640)}
+    assert verify(disk.tree(), deep=True).damages == []
+    assert repair_links(window) == []
+    assert plan_garbage(disk.tree(), major).nothing
+
+
+def test_what_only_looks_like_a_lost_link_stays(disk, window):
+    """A tag's link says what only the one who pushed knows; another digest may be the truth; a link to elsewhere is
+    nobody's to follow."""
+    made = disk.image("app", "v1")
+    tag, other = disk.current("app", "v1"), disk.revision("app", "sha256:" + "a" * 64)
+    tag.write_text("")
+    disk.write(other, made["digest"])
+    elsewhere = disk.root / "elsewhere"
+    elsewhere.write_text("")
+    disk.revision("app", "sha256:" + "b" * 64).parent.mkdir(parents=True)
+    disk.revision("app", "sha256:" + "b" * 64).symlink_to(elsewhere)
+    assert repair_links(window) == []
+    assert (tag.read_text(), other.read_text(), elsewhere.read_text()) == ("", made["digest"], "")
+    assert plan_garbage(Tree(disk.root, mended=True), 2).refusals
+
+
+def test_links_are_repaired_in_the_window_only(disk):
+    made = disk.image("app", "v1")
+    disk.revision("app", made["digest"]).write_text("")
+    with pytest.raises(HomelabError, match="closed"):
+        repair_links(Window(disk.root, lambda: True))
+    assert disk.revision("app", made["digest"]).read_text() == ""
