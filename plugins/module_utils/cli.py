@@ -15,12 +15,12 @@ import signal
 import sys
 
 from . import lock
-from .ctl import common, gc, guard, mirror, notify, schedule, verify
+from .ctl import cleanup, common, gc, guard, mirror, notify, schedule, verify
 from .ctl.common import BUSY, INTERRUPTED, NOTHING_DONE, SOME_FAILED, say
 from .errors import HomelabError
 
 VERSION = "0.1.0"
-VERBS = (mirror, gc, verify, guard, notify, schedule)
+VERBS = (mirror, cleanup, gc, verify, guard, notify, schedule)
 #: What may be in the settings file.
 TYPES = {**common.TYPES, **{key: types for verb in VERBS for key, types in verb.TYPES.items()}}
 

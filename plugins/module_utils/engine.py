@@ -20,6 +20,10 @@ from .errors import HomelabError
 PID_FILES = ("/run/docker.pid", "/var/run/docker.pid", "/run/snap.docker/docker.pid")
 
 
+class _NoSuch(HomelabError):
+    """The engine does not have it."""
+
+
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: str, timeout: float):
         super().__init__("localhost", timeout=timeout)
@@ -92,7 +96,8 @@ class Engine:
                 f"the answer of the engine at {self.address} to {path} broke off: {error}",
                 remedy="look at its log (journalctl -u docker)",
             ) from error
-        raise HomelabError(f"the engine at {self.address} answered {response.status} to {path}: {_message(body)}")
+        kind = _NoSuch if response.status == 404 else HomelabError
+        raise kind(f"the engine at {self.address} answered {response.status} to {path}: {_message(body)}")
 
     def available(self) -> bool:
         """Whether an engine answers."""
@@ -104,6 +109,17 @@ class Engine:
     def info(self) -> dict:
         """`docker info`: among others ServerVersion, RegistryConfig, Driver."""
         return self._json("GET", "/info")
+
+    def containers(self) -> list[dict]:
+        """`docker ps --all`: of each container among others Image and ImageID."""
+        return self._json("GET", "/containers/json?all=1")
+
+    def image(self, reference: str) -> dict | None:
+        """`docker image inspect`: among others Id and RepoDigests; None if it is not in the engine's store."""
+        try:
+            return self._json("GET", f"/images/{quote(reference)}/json")
+        except _NoSuch:
+            return None
 
     def has_image(self, reference: str) -> bool:
         """Whether the image is in the engine's store."""

@@ -239,6 +239,15 @@ class RealRegistry:
                 return [one for one in new if one.path != "/v2/" and "?mark=" not in one.path]
             assert time.monotonic() < until, "the access log does not show a request of a moment ago"
 
+    def host(self) -> dict:
+        """How maintenance reaches its container: the settings of storage.server.Host."""
+        return {
+            "docker_host": os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock",
+            "container": self.name,
+            "data_path": str(self.data),
+            "config_path": str(self.config_dir),
+        }
+
     @property
     def v2(self) -> Path:
         """Where its repositories and blobs are, on this machine."""

@@ -23,6 +23,7 @@ class FakeEngine:
         config: its daemon.json (Path); `reload` reads it as a SIGHUP makes dockerd do.
         insecure, mirrors: the settings in effect.
         images: short references in the store.
+        listed: the containers that it lists; inspected: what it says of images, by their IDs.
         registry: name:tag that can be pulled, to its digest; an Exception is an error in the stream.
         reloads: how often it was told to reload.
         obeys: keys that a reload takes over; dockerd keeps its old settings when it dislikes something.
@@ -36,6 +37,7 @@ class FakeEngine:
         self.config = config
         self.insecure, self.mirrors = [], []
         self.images, self.registry = set(), {}
+        self.listed, self.inspected = [], {}
         self.requests = []
         self.reloads = 0
         self.obeys = {"insecure-registries", "registry-mirrors"}
@@ -106,7 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
         engine = self.server.engine
         parts = urlsplit(self.path)
         path = unquote(parts.path)
-        engine.requests.append(f"{self.command} {path}")
+        engine.requests.append(f"{self.command} {path}" + (f"?{parts.query}" if path == "/containers/json" else ""))
         image = _short(path[len("/images/"):].removesuffix("/json"))
         self.close_connection = True
         if path == "/_ping":
@@ -115,6 +117,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, engine.info(), promised=10**6 if engine.broken else 0)
         elif path == "/images/create":
             self._pull(engine, **{key: values[0] for key, values in parse_qs(parts.query).items()})
+        elif path == "/containers/json":
+            self._answer(200, engine.listed)
+        elif self.command == "GET" and image in engine.inspected:
+            self._answer(200, engine.inspected[image])
         elif path.startswith("/containers/"):
             self._container(engine, path[len("/containers/"):], parse_qs(parts.query))
         elif image not in engine.images:

@@ -80,6 +80,7 @@ class FakeRegistry:
         seen: (method, path, headers, whether a client certificate came) of each request.
         headers: sent with each answer.
         delay: seconds before each answer.
+        by_tag: whether it deletes a tag alone, as 3.x does; "with its manifest": as some other registries do.
         break_blobs: list; each entry ends one blob's answer after so many bytes.
         break_uploads: list; each entry closes the connection after so many bytes of one upload.
         full_after: bytes of an upload after which it answers `full` (500) and closes, without reading on.
@@ -112,6 +113,7 @@ class FakeRegistry:
         self.connections = 0
         self.headers = {}
         self.delay = 0
+        self.by_tag = False
         self.break_blobs, self.break_uploads = [], []
         self.full_after, self.full = None, (500, {})
         self._said = []
@@ -476,6 +478,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _delete_manifest(self, registry, repository, reference):
         if not registry.delete:
             self._refuse(405, "UNSUPPORTED", "The operation is unsupported.")
+        elif ":" not in reference and registry.by_tag:
+            if reference not in repository["tags"]:
+                self._refuse(404, "MANIFEST_UNKNOWN", "manifest unknown")
+                return
+            digest = repository["tags"].pop(reference)
+            if registry.by_tag == "with its manifest":
+                del repository["manifests"][digest]
+            self._answer(202)
         elif ":" not in reference:
             self._refuse(400, "DIGEST_INVALID", "provided digest did not match uploaded content")
         elif reference not in repository["manifests"]:

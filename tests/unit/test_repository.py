@@ -26,7 +26,7 @@ FLOORS = {
     "report": {"", "oci"},
     "mirroring": {"", "oci"},
     "storage": {"", "oci", "server"},
-    "retention": {"", "oci"},
+    "retention": {"", "oci", "storage"},
     "ctl": {"", "oci", "server", "nodes", "mirroring", "storage", "retention", "report"},
     "cli.py": {"", "ctl"},
 }

@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 
 from ..errors import HomelabError
+from ..variables import given, number, refuse_misspelt, words, yes_no
 
 #: Settings that are a variable `mirror_<name>` each: how the registry is reached, and the rest. The images are put
 #: together by images_of.
@@ -32,9 +32,11 @@ FILES = ("state_path", "state_dir", "lock_path")
 #: Variables that are no setting.
 OTHERS = ("images", "lists", "list", "list_k3s", "k3s_version", "run_on")
 #: Those with another type than text, which -e gives as text.
-YES_NO = ("validate_certs", "referrers", "short_names", "prune")
-NUMBERS = ("timeout", "workers", "reserve_pulls", "prune_keep")
-LISTS = ("platforms", "prune_protect")
+TYPES = {
+    **dict.fromkeys(("validate_certs", "referrers", "short_names", "prune"), yes_no),
+    **dict.fromkeys(("timeout", "workers", "reserve_pulls", "prune_keep"), number),
+    **dict.fromkeys(("platforms", "prune_protect"), words),
+}
 
 
 def settings_of(variables: Mapping, access: Mapping) -> dict:
@@ -50,41 +52,16 @@ def settings_of(variables: Mapping, access: Mapping) -> dict:
     Raises:
         HomelabError: a variable has the wrong type, or nearly the name of another one.
     """
-    known = [f"mirror_{name}" for name in (*ACCESS, *MIRROR, *FILES, *OTHERS)]
-    for name in variables:
-        near = name.startswith("mirror_") and name not in known and difflib.get_close_matches(name, known, 1, 0.8)
-        if near:
-            raise HomelabError("there is no such variable", name, f"did you mean {near[0]}?")
-
-    def given(names):
-        values = {name: variables.get(f"mirror_{name}") for name in names}
-        return {name: _typed(name, value) for name, value in values.items() if value not in (None, "")}
-
-    return {"registry": {**access, **given(ACCESS)}, "mirror": given(MIRROR), "files": given(FILES)}
-
-
-def _typed(name, value):
-    if name in YES_NO and not isinstance(value, bool):
-        if str(value).lower() not in ("yes", "true", "on", "1", "no", "false", "off", "0"):
-            raise HomelabError(f"{value!r} is neither true nor false", f"mirror_{name}")
-        return str(value).lower() in ("yes", "true", "on", "1")
-    if name in NUMBERS and not isinstance(value, int):
-        if not re.fullmatch("[0-9]+", str(value)):
-            raise HomelabError(f"{value!r} is not a number", f"mirror_{name}")
-        return int(value)
-    if name in LISTS and isinstance(value, str):
-        return _words(value)
-    if name == "upstreams" and not (isinstance(value, list) and all(isinstance(one, Mapping) for one in value)):
+    refuse_misspelt(variables, "mirror_", (*ACCESS, *MIRROR, *FILES, *OTHERS))
+    own, mirror, files = (given(variables, "mirror_", names, TYPES) for names in (ACCESS, MIRROR, FILES))
+    upstreams = mirror.get("upstreams", [])
+    if not (isinstance(upstreams, list) and all(isinstance(one, Mapping) for one in upstreams)):
         raise HomelabError(
             "is not a list of mappings",
             "mirror_upstreams",
             "write e.g. [{registry: quay.io, username: …, password: …}]",
         )
-    return value
-
-
-def _words(text):
-    return [word for word in re.split(r"[\s,]+", text) if word]
+    return {"registry": {**access, **own}, "mirror": mirror, "files": files}
 
 
 def images_of(wanted: object, lists: object, base: list, k3s: Mapping, k3s_version: str = "") -> list:
@@ -101,7 +78,7 @@ def images_of(wanted: object, lists: object, base: list, k3s: Mapping, k3s_versi
         HomelabError: an unknown list, or a version of k3s whose images are not known.
     """
     images = list(wanted) if isinstance(wanted, (list, tuple)) else [wanted] if wanted else []
-    for name in _words(lists) if isinstance(lists, str) else lists or ():
+    for name in words(lists) or ():
         if name == "base":
             images += base
         elif name == "k3s":

@@ -42,6 +42,8 @@ _DIGEST_LENGTHS = {"sha256": 64, "sha512": 128}
 # --- digests ------------------------------------------------------------------------------------------------
 def digest_of(data: bytes, algorithm: str = "sha256") -> str:
     """`<algorithm>:<hex>` of some bytes; algorithm: sha256 or sha512."""
+    if algorithm == "sha256":  # nearly always, and by its own name twice as fast
+        return f"sha256:{hashlib.sha256(data).hexdigest()}"
     return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
 
 

@@ -30,3 +30,14 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {seconds} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def age(seconds: float | None) -> str:
+    """How old something is: 40 min, 5 h, 3 d, 400 d; - if nobody knows."""
+    if seconds is None:
+        return "-"
+    if seconds < 3600:
+        return f"{max(0, int(seconds // 60))} min"
+    if seconds < 2 * 86400:
+        return f"{int(seconds // 3600)} h"
+    return f"{int(seconds // 86400)} d"

@@ -20,6 +20,12 @@ _FOLLOWER = re.compile(r"(sha256-[0-9a-f]{64}|sha512-[0-9a-f]{121})(\.[A-Za-z0-9
 _COSIGN = (".sig", ".att", ".sbom")
 
 
+def subject_of_tag(name: str) -> str | None:
+    """The digest that a tag's name says it is about, shortened if the name is; None for other names."""
+    found = _FOLLOWER.fullmatch(name)
+    return found and found[1].replace("-", ":", 1)
+
+
 class Graph:
     """The manifests of a repository and what stays, or goes, with each.
 

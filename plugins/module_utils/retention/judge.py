@@ -92,6 +92,8 @@ class Judge:
                 self._reasons.setdefault(name, f"protected by {patterns[0]}")
         for digest in self._used(self._policy.in_use):
             self._keep(digest, "in use")
+        for digest in sorted(self._policy.mirrored & self.graph.manifests.keys()):
+            self._keep(digest, "mirrored by its digest")
         for host, known in sorted(self._policy.unreachable.items()):
             # What it used when last asked is all that can be known of where its images come from.
             if known is None or self._used(known):

@@ -31,6 +31,7 @@ class Deletion:
 
     Attributes:
         tags: the tags that point at it and go with it; one more, or one less, and the plan is out of date.
+        parts: digests that hang on it (children, signatures); as long as it stays they have to.
         size: bytes of the manifest itself.
         media_type: "" if it could not be read.
         freed: bytes that a garbage collection gets back because of it alone; each byte is counted at one deletion.
@@ -39,6 +40,7 @@ class Deletion:
     repository: str
     digest: str
     tags: tuple
+    parts: tuple
     size: int
     media_type: str
     freed: int = 0
@@ -110,7 +112,7 @@ class Plan:
             "freed": self.freed,
             "refusals": list(self.refusals),
             "notes": list(self.notes),
-            "deletions": [{**asdict(one), "tags": list(one.tags)} for one in self.deletions],
+            "deletions": [{**asdict(one), "tags": list(one.tags), "parts": list(one.parts)} for one in self.deletions],
             "decisions": [asdict(one) for one in self.decisions],
         }
 
@@ -162,6 +164,7 @@ def _delete(made, judges):
                     judge.name,
                     digest,
                     tuple(judge.graph.tags.get(digest, ())),
+                    judge.graph.parts.get(digest, ()),
                     held.size,
                     held.media_type,
                     freed[digest],

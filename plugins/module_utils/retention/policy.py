@@ -97,6 +97,7 @@ class Policy:
         unreachable: hosts that could not be asked, to the digests that they used when last asked (frozenset), or
             None if that is not known. Of the repositories that such a host had images from nothing goes; if that is
             not known, nothing goes at all.
+        mirrored: digests that a list of images to mirror names; whoever pinned them pulls by them.
         max_delete_share: part of the registry's tags, from 0 to 1, that a plan may remove without `force`.
         force: remove more than that, and empty repositories, if the rest of the policy says so.
     """
@@ -104,6 +105,7 @@ class Policy:
     rules: tuple
     in_use: frozenset = frozenset()
     unreachable: dict = field(default_factory=dict, hash=False)
+    mirrored: frozenset = frozenset()
     max_delete_share: float = 0.5
     force: bool = False
 

@@ -155,6 +155,7 @@ def test_decisions_say_why(lab):
             "repository": "app",
             "digest": digest("v3"),
             "tags": ["v3"],
+            "parts": [],
             "size": 10,
             "media_type": OCI_MANIFEST,
             "freed": 110,
