@@ -1,16 +1,13 @@
 # Copyright (c) 2026, homelab.registry contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Emptying the registry's cache in Redis, against a small server of its protocol, and a real one if there is."""
+"""Emptying the registry's cache in Redis, against a small server of its protocol; a real one: tests/integration."""
 
 from __future__ import annotations
 
-import shutil
 import socket
 import socketserver
-import subprocess
 import threading
-import time
 
 import pytest
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
@@ -125,28 +122,3 @@ def test_nobody_listens():
 def test_no_address(address):
     with pytest.raises(HomelabError, match="is not host:port"):
         Redis(address)
-
-
-@pytest.mark.skipif(not shutil.which("redis-server"), reason="no redis-server on this machine")
-def test_the_real_one(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--requirepass", "secret"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
-        try:
-            until = time.monotonic() + 10
-            while True:
-                try:
-                    with Redis(f"127.0.0.1:{port}", "secret", 1) as redis:
-                        assert redis.foreign_key() is None
-                        redis._ask("SET", "other", "1")
-                        assert redis.foreign_key() == "other"
-                        redis.flush()
-                        assert redis.foreign_key() is None
-                        break
-                except HomelabError:
-                    assert time.monotonic() < until
-                    time.sleep(0.05)
-        finally:
-            process.terminate()
