@@ -513,6 +513,19 @@ def test_the_original_configuration_alone_is_enough_to_recover(shared):
     case.assert_as_before(config)
 
 
+def test_a_newer_configuration_is_not_lost(shared):
+    """site.yml came between a maintenance that was killed and its recovery."""
+    case, config = shared, shared.config_state()
+    garbage(case.registry)
+    assert cut_off(case, *STEPS[3]).returncode == -signal.SIGKILL
+    case.registry.wait()
+    text = f"# newer\n{config[0].decode()}"
+    case.config_file.write_text(text, encoding="utf-8")
+    newer = case.config_state()
+    assert case.recover()
+    case.assert_as_before(newer)
+
+
 def test_recover_starts_a_server_that_is_stopped(shared):
     case, config = shared, shared.config_state()
     garbage(case.registry)

@@ -312,8 +312,8 @@ class Server:
                 left.unlink(missing_ok=True)  # of a write that was cut off
             if not self.kept_path.exists():
                 return False
-            if self.config_path.exists() and self.kept_path.samefile(self.config_path):
-                self.kept_path.unlink()  # to rename one onto the other would leave both
+            if self._is_another_s():
+                self.kept_path.unlink()
             else:
                 self.kept_path.replace(self.config_path)
             _sync(self.config_path.parent)
@@ -324,6 +324,16 @@ class Server:
                 f"rename it to {self.config_path.name} and restart the container {self.name}",
             ) from error
         return True
+
+    def _is_another_s(self):
+        """Whether config.yml is neither missing nor the one that make_read_only has written: the original itself, which
+        to rename onto itself would leave both, or a newer one of site.yml, which must not be lost."""
+        try:
+            return self.config_path.read_text(encoding="utf-8") != self.config.read_only()
+        except FileNotFoundError:
+            return False
+        except UnicodeDecodeError:
+            return True
 
     def make_writable(self, writes: bool = True) -> None:
         """Put its configuration back and restart it.
