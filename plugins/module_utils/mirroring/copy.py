@@ -26,6 +26,8 @@ from .plan import COPY, DEFERRED, FAILED, ImagePlan
 COPIED = "copied"
 #: Bytes read and written at a time. Larger ones cost memory per worker and gain nothing (peers.md section 3).
 CHUNK = 1 << 20
+#: Bytes of a run from which on the target is asked to show that it hashes what it gets, in two requests.
+WORTH_ASKING = 32 << 20
 #: How often a blob is begun again, and how often in a row its upstream may stop sending without a new byte.
 ATTEMPTS = 3
 
@@ -125,12 +127,14 @@ class Copier:
         self._abort = None
         self._crash = None
         self._down = {}
+        self._hashing = True
 
     def run(self) -> list[ImageResult]:
         """Copy; one image's failure does not stop the others. The results are in the plan's order."""
         self._progress.planned(self._plan)
         results = [self._follow(image) for image in self._plan.images]
         self._prepare()
+        self._hashing = not self._target_hashes()
         self._alive = self._workers
         for _number in range(self._workers):
             threading.Thread(target=self._work, daemon=True).start()
@@ -146,6 +150,16 @@ class Copier:
         if self._crash:
             raise self._crash
         return results
+
+    def _target_hashes(self):
+        """Whether the target refuses a blob with a wrong digest. Hashing it here too is half of our CPU time."""
+        if self._plan.transfer < WORTH_ASKING:
+            return False
+        blob = next(blob for blob in self._plan.blobs.values() if not blob.present)
+        try:
+            return self._target.refuses_wrong_digests(blob.repositories[0])
+        except HomelabError:  # the first blob will meet it again and be told
+            return False
 
     def _join(self, seconds=None):
         """Wait for the workers. Not by Thread.join: after Ctrl-C in it, it takes the thread for ended (Python 3.11)."""
@@ -252,40 +266,42 @@ class Copier:
 
     def _fetch(self, buffer, blob):
         """Bring a blob from its upstream into one repository, then mount it where else it is needed."""
-        repository = blob.repositories[0]
-        track = self._start(repository, blob.digest)
-        try:
-            self._transfer(blob, repository, buffer)
-        except HomelabError as error:
-            with self._changed:
-                for each in blob.repositories:
-                    self._fail(("blob", blob.digest, each), error)
-            return
-        self._state.remember(blob.digest, repository)
+        first, *others = blob.repositories
+        error = self._bring(buffer, blob, first, None if blob.asked else first)
         with self._changed:
-            track.result.transferred += blob.size
-            self._done(("blob", blob.digest, repository))
-            self._spread(blob, repository, [each for each in blob.repositories if each != repository])
+            if error:
+                for repository in others:
+                    self._fail(("blob", blob.digest, repository), error)
+            else:
+                self._spread(blob, first, others)
 
     def _mount(self, buffer, blob, repository, origin):
+        self._bring(buffer, blob, repository, origin)
+
+    def _bring(self, buffer, blob, repository, origin):
+        """Get a blob into a repository, without sending it if `origin` has it; the error that prevented it, or None."""
         track = self._start(repository, blob.digest)
+        location = None
         try:
             self._check()
-            location = self._at_target(self._target.mount_blob, repository, blob.digest, origin)
-            if location:  # the target does not have it there after all, or cannot mount
-                self._state.forget(blob.digest, origin)
+            if origin:
+                location = self._at_target(self._target.mount_blob, repository, blob.digest, origin)
+                if location:  # it does not have it there after all, or cannot mount
+                    self._state.forget(blob.digest, origin)
+            if location or not origin:
                 self._transfer(blob, repository, buffer, location)
         except HomelabError as error:
             with self._changed:
                 self._fail(("blob", blob.digest, repository), error)
-            return
+            return error
         self._state.remember(blob.digest, repository)
         with self._changed:
-            if location:
-                track.result.transferred += blob.size
-            else:
+            if origin and not location:
                 track.result.mounted += blob.size
+            else:
+                track.result.transferred += blob.size
             self._done(("blob", blob.digest, repository))
+        return None
 
     def _put(self, _buffer, job):
         try:
@@ -339,11 +355,26 @@ class Copier:
             raise
 
     def _transfer(self, blob, repository, buffer, location=None):
-        for attempt in range(1, ATTEMPTS + 1):
-            self._check(blob.upstream)
+        """Send a blob, from the first of its upstreams that has it; the first one's error if none does."""
+        first = None
+        for source in blob.sources:
             try:
+                self._transfer_from(source, blob, repository, buffer, location)
+                return
+            except HomelabError as error:
+                if isinstance(error, _AtTarget) or self._abort:
+                    raise
+                first = first or error
+                location = None
+        raise first
+
+    def _transfer_from(self, source, blob, repository, buffer, location):
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                self._check(source.registry)
                 location = location or self._at_target(self._target.start_upload, repository)
-                self._pour(blob, location, buffer)
+                # After a failure we hash ourselves, to know whose fault it was.
+                self._pour(_Stream(blob, source, self._hashing or attempt > 1), location, buffer)
                 return
             except _AtTarget:
                 # A dropped upload cannot be continued safely: 2.8 appends at a wrong offset without a word.
@@ -357,9 +388,9 @@ class Copier:
                         self._target.cancel_upload(location)
                 raise
 
-    def _pour(self, blob, location, buffer):
+    def _pour(self, stream, location, buffer):
         """One upload, fed by as many downloads as the upstream needs."""
-        stream = _Stream(blob)
+        blob = stream.blob
         stalls = 0
         try:
             with ExitStack() as stack:
@@ -372,30 +403,34 @@ class Copier:
                     except Unreachable as error:
                         stalls = stalls + 1 if stream.offset == begun else 0
                         if stalls == ATTEMPTS:
-                            self._suspect(blob, error)
+                            self._suspect(stream, error)
                             raise
                 with _blaming_target():
-                    self._target.check(upload.finish(), (201,), _writing(blob))
+                    answer = upload.finish()
+                    if answer.status == 400 and not stream.hashing:
+                        raise _AtTarget(f"{self._target.url} found another digest in blob {blob.digest[:19]}")
+                    self._target.check(answer, (201,), _writing(blob))
         except BaseException:
             self._progress.moved(-stream.told)
             raise
 
-    def _suspect(self, blob, error):
+    def _suspect(self, stream, error):
         """Find out whether only this blob cannot be had (it is cut off there), or nothing of its upstream."""
+        registry, repository = stream.source
         try:
-            self._endpoints.upstream(blob.upstream).stat_blob(blob.source, blob.digest)
+            self._endpoints.upstream(registry).stat_blob(repository, stream.blob.digest)
         except Unreachable:
-            self._down[blob.upstream] = error
+            self._down[registry] = error
         except HomelabError:
             pass
 
     def _drain(self, stream, upload, buffer):
         """Read from the upstream, from where the stream is, until it ends or breaks off."""
         blob = stream.blob
-        source = self._endpoints.upstream(blob.upstream)
-        with source.open_blob(blob.source, blob.digest, stream.offset) as response:
+        source = self._endpoints.upstream(stream.source.registry)
+        with source.open_blob(stream.source.repository, blob.digest, stream.offset) as response:
             if response.length is not None and stream.offset + response.length != blob.size:
-                raise _wrong(blob, f"{stream.offset + response.length} bytes instead of {blob.size}")
+                raise stream.wrong(f"{stream.offset + response.length} bytes instead of {blob.size}")
             while stream.offset < blob.size:
                 self._check()
                 count = response.readinto(buffer[: blob.size - stream.offset])
@@ -416,30 +451,36 @@ class Copier:
 
 
 class _Stream:
-    """How far a blob has come: `offset` bytes from the upstream, of which the progress was `told`."""
+    """A blob on its way from an upstream, `source`: `offset` bytes came, of which the progress was `told`.
 
-    def __init__(self, blob):
-        self.blob = blob
+    Args:
+        hashing: False where the target is known to refuse what is not the blob.
+    """
+
+    def __init__(self, blob, source, hashing):
+        self.blob, self.source, self.hashing = blob, source, hashing
         self.offset = self.told = 0
-        self._hasher = hashlib.new(blob.digest.partition(":")[0])
+        self._hasher = hashlib.new(blob.digest.partition(":")[0]) if hashing else None
 
     def add(self, chunk):
         """Count some bytes; HomelabError if they complete something else than the blob."""
-        self._hasher.update(chunk)
         self.offset += len(chunk)
+        if self._hasher is None:
+            return
+        self._hasher.update(chunk)
         if self.offset == self.blob.size and self._hasher.hexdigest() != self.blob.digest.partition(":")[2]:
-            raise _wrong(self.blob, f"content with the hash {self._hasher.hexdigest()[:12]}")
+            raise self.wrong(f"content with the hash {self._hasher.hexdigest()[:12]}")
+
+    def wrong(self, what):
+        """The error for what the upstream sent."""
+        return HomelabError(
+            f"{self.source.registry} sends {what} as blob {self.blob.digest[:19]} of {self.source.repository}",
+            remedy="its copy is damaged or a proxy changes it: try again later, or tell the upstream",
+        )
 
 
 def _writing(blob):
     return f"writing blob {blob.digest[:19]} of {blob.size} bytes"
-
-
-def _wrong(blob, what):
-    return HomelabError(
-        f"{blob.upstream} sends {what} as blob {blob.digest[:19]} of {blob.source}",
-        remedy="its copy is damaged or a proxy changes it: try again later, or tell the upstream",
-    )
 
 
 @contextmanager

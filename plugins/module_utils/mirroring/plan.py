@@ -15,6 +15,7 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ..errors import HomelabError
 from ..oci.client import Denied, NotFound
@@ -79,23 +80,31 @@ class ManifestJob:
         return self.repository, self.manifest.digest
 
 
+class Source(NamedTuple):
+    """Where a blob can be had."""
+
+    registry: str
+    repository: str
+
+
 @dataclass
 class BlobJob:
     """A blob that one or more repositories of the target have to get.
 
     Attributes:
         size: bytes.
-        upstream, source: registry and repository it comes from.
+        sources: where it comes from; another is asked if one fails, so there is one of each registry.
         repositories: where it is needed, in order.
         present: a repository of the target that has it already (it is mounted from there), or None.
+        asked: whether the target was asked for it in the first repository; it is not where that is a new one.
     """
 
     digest: str
     size: int
-    upstream: str
-    source: str
+    sources: list = field(default_factory=list)
     repositories: list = field(default_factory=list)
     present: str | None = None
+    asked: bool = True
 
 
 @dataclass
@@ -442,7 +451,9 @@ class Planner:
         """Where the target has the blob already."""
         if blob.digest in self._broken:
             return
-        for repository in dict.fromkeys((blob.repositories[0], *self._state.places(blob.digest))):
+        first, places = blob.repositories[0], self._state.places(blob.digest)
+        blob.asked = first in places or not self._is_new(first)
+        for repository in dict.fromkeys((*([first] if blob.asked else []), *places)):
             try:
                 size = self._target.stat_blob(repository, blob.digest)
             except Unreachable:
@@ -454,6 +465,22 @@ class Planner:
                 self._state.remember(blob.digest, repository)
                 return
             self._state.forget(blob.digest, repository)
+
+    def _is_new(self, repository):
+        """Whether one question can stand for one a blob: nothing is where no tag ever was.
+
+        After a run that was killed in the middle, blobs may be. They are not sent again, they only count in the plan.
+        """
+
+        def ask():
+            try:
+                return not self._target.knows(repository)
+            except Unreachable:
+                raise
+            except HomelabError:  # one that does not list tags, say
+                return False
+
+        return self._memo.get(("new", repository), ask)
 
     # --- asking ---------------------------------------------------------------------------------------------
     def _ask_target(self, call, *args):
@@ -511,9 +538,9 @@ def _assemble(plan, image, puts):
         job.children = {one.digest for one in manifest.children if (repository, one.digest) in plan.manifests}
         job.blobs = {one.digest for one in manifest.blobs}
         for one in manifest.blobs:
-            blob = plan.blobs.setdefault(
-                one.digest, BlobJob(one.digest, one.size, reference.registry, reference.repository)
-            )
+            blob = plan.blobs.setdefault(one.digest, BlobJob(one.digest, one.size))
+            if reference.registry not in (source.registry for source in blob.sources):
+                blob.sources.append(Source(reference.registry, reference.repository))
             if repository not in blob.repositories:
                 blob.repositories.append(repository)
         if job.key not in image.jobs:

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
@@ -248,6 +249,14 @@ class Registry:
             found += parse_manifest(answer.body, OCI_INDEX, f"referrers of {_spell(repository, digest)}").children
         return found
 
+    def knows(self, repository: str) -> bool:
+        """Whether it has tags of the repository, or had some once; False also for one with blobs alone."""
+        answer = self.request("GET", f"/v2/{repository}/tags/list?n=1", scopes=_pull(repository))
+        if answer.status == 404:
+            return False
+        self.check(answer, (200,), f"listing the tags of {repository}")
+        return True
+
     # --- lists ----------------------------------------------------------------------------------------------
     def tags(self, repository: str) -> list[str] | None:
         """Tags in the registry's order; None if it does not know the repository."""
@@ -403,6 +412,22 @@ class Registry:
             length=length,
             scopes=_push(upload_url.repository),
         )
+
+    def refuses_wrong_digests(self, repository: str) -> bool:
+        """Whether it hashes what it is sent: some bytes are offered under the digest of others.
+
+        What proves to do so need not be sent data that was hashed before. A registry that takes them has some
+        bytes more that nothing refers to.
+        """
+        sent = os.urandom(32)
+        url = self.start_upload(repository)
+        with self.send_blob(url, digest_of(sent[::-1]), len(sent)) as upload:
+            upload.write(sent)
+            answer = upload.finish()
+        if answer.status == 400:
+            with suppress(HomelabError):  # most forget the upload by themselves
+                self.cancel_upload(url)
+        return answer.status == 400
 
     def cancel_upload(self, upload_url: UploadUrl) -> None:
         """Tell the registry that nothing will come; not every registry takes this (404, 405)."""

@@ -4,14 +4,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 
 import pytest
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
+from ansible_collections.homelab.registry.plugins.module_utils.mirroring import copy
 from ansible_collections.homelab.registry.plugins.module_utils.mirroring.copy import CHUNK, Progress
 from ansible_collections.homelab.registry.tests.unit import images
-from ansible_collections.homelab.registry.tests.unit.fake_registry import OCI_MANIFEST, digest_of
+from ansible_collections.homelab.registry.tests.unit.fake_registry import OCI_MANIFEST, FakeRegistry, digest_of
 from ansible_collections.homelab.registry.tests.unit.mirror_lab import (
     UPSTREAM,
     Lab,
@@ -73,7 +75,8 @@ def test_every_blob_is_read_once_and_mounted_elsewhere(lab, workers):
     total = report.as_dict()
     assert total["transfer_bytes"] == total["transferred_bytes"] == counted.bytes == sum(unique.values())
     assert total["mounted_bytes"] == sum(one["mount_bytes"] for one in report.images) > 0
-    assert lab.target.count("POST", f"mount={digest_of(BASE)}") == 2
+    mounts = [one.split("&from=") for one in lab.target.requests if f"mount={digest_of(BASE)}" in one]
+    assert sum(origin not in begun for begun, origin in mounts) == 2
     assert sorted(counted.images) == [(name, "copied") for name in names]
     images.assert_whole(lab.target)
     for name in names:
@@ -141,6 +144,160 @@ def test_a_target_that_does_not_mount_gets_everything_sent(tmp_path, monkeypatch
             images.multi(lab.source, name, "1", [BASE], platforms=["linux/amd64"])
         assert set(actions(lab.run("app:1", "tool:1")).values()) == {"copied"}
         images.assert_whole(lab.target)
+
+
+def test_a_new_repository_costs_one_question_and_not_one_a_blob(lab):
+    for name in ("app", "tool"):
+        images.multi(lab.source, name, "1", [BASE])
+        images.multi(lab.source, name, "2", [BASE])
+    lab.run("app:1")
+    assert lab.target.count("GET", "/tags/list") == 1
+    assert lab.target.count("HEAD", "/blobs/") == 0
+    lab.run("app:2", "tool:1")  # one is known now, and asked for its blobs; what it has is mounted in the other
+    assert lab.target.count("GET", "/tags/list") == 2
+    assert lab.target.count("HEAD", f"/v2/{place('tool')}/blobs/") == 0
+    assert lab.target.count("HEAD", f"/v2/{place('app')}/blobs/") == 7
+    assert digest_of(BASE) not in blobs_read(lab.source)
+    images.assert_whole(lab.target)
+
+
+def test_blobs_that_a_killed_run_left_in_a_new_repository_are_not_sent_again(lab):
+    digest = images.single(lab.source, "app", "1", layers=[LARGE, BASE])["digest"]
+    images.blob(lab.target, place("app"), LARGE)
+    got = only(lab.run("app:1"))
+    assert (got["action"], got["digest"]) == ("copied", digest)
+    assert digest_of(LARGE) not in blobs_read(lab.source)
+    assert got["mounted_bytes"] == len(LARGE)
+    assert got["transferred_bytes"] == got["transfer_bytes"] - len(LARGE)
+    images.assert_whole(lab.target)
+
+
+def test_a_target_that_lists_no_tags_is_asked_for_each_blob(lab):
+    images.single(lab.source, "app", "1", layers=[LARGE, BASE])
+    images.blob(lab.target, place("app"), LARGE)
+    lab.target.hooks.append(refusal("GET", "/tags/list", 403))
+    got = only(lab.run("app:1"))
+    assert got["action"] == "copied"
+    assert lab.target.count("HEAD", "/blobs/") == 3
+    assert digest_of(LARGE) not in blobs_read(lab.source)
+
+
+# --- who hashes --------------------------------------------------------------------------------------------
+
+
+class Hashed:
+    """Stands for hashlib in the copier, and counts the bytes."""
+
+    def __init__(self):
+        self.bytes = 0
+
+    def new(self, name):
+        outer, hasher = self, hashlib.new(name)
+
+        class Counting:
+            hexdigest = hasher.hexdigest
+
+            def update(self, data):
+                outer.bytes += len(data)
+                hasher.update(data)
+
+        return Counting()
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    monkeypatch.setattr(copy, "WORTH_ASKING", 1)
+    monkeypatch.setattr(copy, "hashlib", Hashed())
+    return copy.hashlib
+
+
+def test_a_target_that_shows_that_it_hashes_is_left_to_do_it(lab, hashed):
+    digest = images.multi(lab.source, "app", "1", [LARGE])
+    assert only(lab.run("app:1"))["digest"] == digest
+    assert hashed.bytes == 0
+    assert [method for method, _path, status in lab.target.answers if status == 400] == ["PUT"]
+    assert lab.target.uploads == {}
+    images.assert_whole(lab.target)
+
+
+@pytest.mark.parametrize("refusal_of", ["nothing", "the question"])
+def test_any_other_target_gets_what_was_hashed_here(lab, hashed, refusal_of):
+    content = images.data("small")
+    images.single(lab.source, "bad", "1", layers=[content])
+    digest = images.multi(lab.source, "good", "1", [LARGE])
+    if refusal_of == "nothing":
+        lab.target.faults = {"any digest"}
+    else:
+        lab.target.hooks.append(refusal("POST", "/blobs/uploads/", 500, times=2))
+    lab.source.hooks.append(other_bytes(content))
+    report = lab.run("bad:1", "good:1")
+    assert actions(report) == {"bad:1": "failed", "good:1": "copied"}
+    assert "content with the hash" in report.failed[0]["reason"]
+    assert digest_of(content) not in lab.target.repositories[place("bad")]["blobs"]
+    assert hashed.bytes >= len(LARGE)
+    assert images.parts(lab.target, place("good"), digest) == images.parts(lab.source, "good", digest)
+
+
+@pytest.mark.parametrize("times", [1, None], ids=["once", "always"])
+def test_what_the_target_refuses_is_read_again_and_hashed_to_see_whose_fault_it_was(lab, hashed, times):
+    digest = images.single(lab.source, "app", "1", layers=[LARGE])["digest"]
+    left = [times]
+
+    def hook(handler):
+        if left[0] == 0 or not other_bytes(LARGE)(handler):
+            return False
+        left[0] = left[0] and left[0] - 1
+        return True
+
+    lab.source.hooks.append(hook)
+    counted = Counted()
+    got = only(lab.run("app:1", progress=counted))
+    assert lab.target.uploads == {}
+    assert hashed.bytes == len(LARGE)
+    assert counted.bytes == got["transferred_bytes"]
+    if times:
+        assert (got["action"], got["digest"]) == ("copied", digest)
+        images.assert_whole(lab.target)
+    else:
+        assert got["action"] == "failed"
+        assert f"{UPSTREAM} sends content with the hash" in got["reason"]
+        assert lab.tags("app") == {}
+        assert digest_of(LARGE) not in lab.target.repositories[place("app")]["blobs"]
+
+
+# --- two upstreams -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["wrong", "missing", "limited", "none"])
+def test_a_blob_that_two_upstreams_have_comes_from_the_other_if_one_fails(lab, fault):
+    faults = {
+        "wrong": other_bytes(BASE),
+        "missing": refusal("GET", blob_path(BASE), 404),
+        "limited": refusal("GET", blob_path(BASE), 429, Retry_After=3600),
+        "none": lambda handler: False,
+    }
+    lab.source.hooks.append(faults[fault])
+    with FakeRegistry() as other:
+        images.multi(lab.source, "app", "1", [BASE])
+        images.multi(other, "tool", "1", [BASE])
+        upstreams = [{"registry": UPSTREAM, "url": lab.source.url}, {"registry": "other.example", "url": other.url}]
+        report = lab.run("app:1", "other.example/tool:1", upstreams=upstreams, workers=1)
+        # What limits us gives nothing else either.
+        assert [one["action"] for one in report.images] == ["deferred" if fault == "limited" else "copied", "copied"]
+        assert other.count("GET", blob_path(BASE)) == (fault != "none")
+        images.assert_whole(lab.target)
+
+
+def test_the_first_upstream_is_named_if_a_blob_comes_from_none(lab):
+    lab.source.hooks.append(other_bytes(BASE))
+    with FakeRegistry() as other:
+        images.single(lab.source, "app", "1", layers=[BASE])
+        images.single(other, "tool", "1", layers=[BASE])
+        other.say(404, method="GET", path=blob_path(BASE))
+        upstreams = [{"registry": UPSTREAM, "url": lab.source.url}, {"registry": "other.example", "url": other.url}]
+        report = lab.run("app:1", "other.example/tool:1", upstreams=upstreams, workers=1)
+    assert set(actions(report).values()) == {"failed"}
+    assert all(f"{UPSTREAM} sends content with the hash" in one["reason"] for one in report.failed)
 
 
 # --- order -------------------------------------------------------------------------------------------------
