@@ -29,13 +29,7 @@ import bcrypt
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "collections"))
-from ansible_collections.homelab.registry.tests.integration.real_gateway import (  # noqa: E402 - found just now
-    RealGateway,
-)
-from ansible_collections.homelab.registry.tests.integration.real_gateway import (
-    image as gateway_image,
-)
-from ansible_collections.homelab.registry.tests.integration.real_registry import Registries, image  # noqa: E402
+from ansible_collections.homelab.registry.tests.integration import real_gateway, real_registry  # noqa: E402
 
 REQUESTS = 50
 GOAL = 100  # milliseconds, p99
@@ -106,7 +100,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="bench-auth-") as folder:
         home = Path(folder)
         home.chmod(0o755)
-        registries, gateways = Registries(home), []
+        registries, gateways = real_registry.Registries(home), []
         try:
             run(arguments.rounds, range(first, last + 1), home, registries, gateways)
         finally:
@@ -121,13 +115,13 @@ def run(rounds, costs, home, registries, gateways):
     behind = {"accounts": {"alice": "admin"}, "backend_username": "alice", "backend_password": "secret",
               "request_rate": 0}
     second = registries.start(users=("alice",))
-    plain = RealGateway(home, second, **behind)
+    plain = real_gateway.RealGateway(home, second, **behind)
     gateways.append(plain)
-    tls = RealGateway(home, second, registries.authority, **behind)
+    tls = real_gateway.RealGateway(home, second, registries.authority, **behind)
     gateways.append(tls)
     load = Path("/proc/loadavg").read_text(encoding="ascii").split()[0]
-    print(f"{time.strftime('%Y-%m-%d')}, {image()}, {gateway_image(home)}; {os.cpu_count()} CPUs, load before {load}; "
-          f"{rounds} rounds of {REQUESTS} requests over one connection. Milliseconds:\n")
+    print(f"{time.strftime('%Y-%m-%d')}, {real_registry.image()}, {real_gateway.image(home)}; {os.cpu_count()} CPUs, "
+          f"load before {load}; {rounds} rounds of {REQUESTS} requests over one connection. Milliseconds:\n")
     print("| | min | median | p99 | p99 < 100 ms |\n| --- | --- | --- | --- | --- |")
     print(row("no accounts", measure(bare.url, None, rounds)), flush=True)
     ca = str(registries.authority.ca_path)

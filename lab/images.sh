@@ -11,10 +11,13 @@
 #
 #   LAB_SALT        default: the ISO week, so that packages are refreshed once a week
 #   LAB_CACHE       where the archives go; default <checkout>/.lab/cache
+#   GATEWAY_IMAGE   the nginx image of the gateway, e.g. nginx:stable-alpine. Unset: homelab-gateway:package, made here
+#                   from the distribution's package as the role makes it
 #   REGISTRY_IMAGE  the registry image under test, e.g. registry:3. Unset: lab-registry:2, built
 #                   here from Debian's docker-registry package, for machines without a way to Docker Hub
 #
 # The archives:  registry.tar  the image under test (its reference is in registry.ref)
+#                gateway.tar   the gateway's (its reference is in gateway.ref)
 #                busybox.tar   a small payload (lab-busybox:1)
 #                jobs.tar      Python and nothing else (lab-python:3), for the jobs on the appliance
 set -euo pipefail
@@ -90,6 +93,18 @@ archive() {
   printf '%s\n' "$key" >"$file.id"
 }
 
+# package_image PROGRAM NAME: from the package of this machine, by what the collection itself does.
+package_image() {
+  local work
+  work=$(mktemp -d)
+  PYTHONPATH=$top/collections python3 -c '
+import sys
+from ansible_collections.homelab.registry.plugins.module_utils.server import package_image
+package_image.build(*sys.argv[1:])' "$1" "$2" "$work/image.tar.gz" && docker load -q -i "$work/image.tar.gz"
+  rm -rf "$work"
+  have "$2"
+}
+
 # "set -e" is off inside a function called in a condition: the steps of a chain are joined with &&.
 bookworm() {
   base bookworm &&
@@ -131,6 +146,14 @@ have "$server" || docker pull -q "$server" || die "REGISTRY_IMAGE=$server is nei
 archive registry "$server"
 printf '%s\n' "$server" >"$cache/registry.ref"
 archive busybox lab-busybox:1
+
+gateway=${GATEWAY_IMAGE:-homelab-gateway:package}
+if ! have "$gateway"; then
+  if [ -n "${GATEWAY_IMAGE:-}" ]; then docker pull -q "$gateway"; else package_image nginx "$gateway"; fi ||
+    die "the gateway's image $gateway is neither here nor can it be made"
+fi
+archive gateway "$gateway"
+printf '%s\n' "$gateway" >"$cache/gateway.ref"
 archive jobs lab-python:3
 chmod 644 "$cache"/*
 say "images ready, archives in $cache (server under test: $server)"

@@ -103,6 +103,7 @@ def run(module):
     anonymous = Registry(params["url"], **connection)
     registry = Registry(params["url"], username=params["username"], password=params["password"], **connection)
     probe.wait(anonymous, params["wait"])
+    probe.wait(registry, params["wait"])
     plain = None
     if params["url"].startswith("https://"):
         plain = Registry("http" + params["url"][len("https"):], timeout=params["timeout"])

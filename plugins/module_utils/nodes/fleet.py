@@ -89,7 +89,12 @@ def registry_facts(groups: Mapping, hostvars: Mapping) -> dict:
         "upstreams": list(upstreams),
         "auth": auth,
         # Whether a client without an account can pull, as Docker's registry-mirrors must.
-        "anonymous_pull": auth == "none" or _yes(variables.get("registry_gateway")),
+        "anonymous_pull": auth == "none"
+        or (
+            auth == "htpasswd"
+            and _yes(variables.get("registry_gateway"))
+            and variables.get("gateway_anonymous") != []
+        ),
         # The CA that clients have to trust, on the controller; the role `registry` writes it.
         "ca_file": f"{secrets_dir(variables)}/tls/trust.crt" if has_ca else "",
         # Such an address means another machine on every node.

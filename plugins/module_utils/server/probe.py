@@ -53,7 +53,7 @@ class Report:
 
 
 def wait(registry: Registry, seconds: float) -> None:
-    """Wait until the registry answers HTTP at all.
+    """Wait until the registry answers, not a gateway in its place.
 
     Raises:
         HomelabError: it did not within `seconds`; the last reason.
@@ -61,8 +61,10 @@ def wait(registry: Registry, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while True:
         try:
-            registry.request("GET", "/v2/")
-            return
+            answer = registry.request("GET", "/v2/")
+            # a gateway whose registry is about to start
+            if answer.status not in (502, 503, 504) or time.monotonic() >= deadline:
+                return
         except HomelabError:
             if time.monotonic() >= deadline:
                 raise
