@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from ..errors import HomelabError
 from ..oci.client import Denied, ReadOnly
 from ..oci.transport import RateLimited, Unreachable
-from .plan import COPY, DEFERRED, FAILED, ImagePlan
+from .plan import COPY, DEFERRED, FAILED, UNCHANGED, ImagePlan
 
 COPIED = "copied"
 #: Bytes read and written at a time. Larger ones cost memory per worker and gain nothing (peers.md section 3).
@@ -176,6 +176,8 @@ class Copier:
                 for digest in self._plan.manifests[key].blobs:
                     self._owner.setdefault((digest, key[0]), track)
         else:
+            if image.action == UNCHANGED:
+                self._pin(image)
             self._progress.finished(result)
         return result
 
@@ -338,7 +340,13 @@ class Copier:
         if wanted.reference.tag:
             for repository in wanted.repositories:
                 self._state.mirrored(repository, wanted.reference.tag, str(wanted.reference), track.result.plan.after)
+        self._pin(track.result.plan)
         self._finish(track)
+
+    def _pin(self, image):
+        if not image.wanted.reference.tag:
+            for repository in image.wanted.repositories:
+                self._state.pinned(repository, image.after)
 
     # --- one blob -------------------------------------------------------------------------------------------
     def _check(self, upstream=None):

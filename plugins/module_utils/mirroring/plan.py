@@ -395,23 +395,28 @@ class Planner:
             subjects.insert(0, image.digest)
         tags = self._memo.get(("tags", reference.name), lambda: set(self._endpoints.ask(reference, "tags") or ()))
         puts = []
-        for subject in subjects:
-            for tag in cosign_tags(subject):
-                if tag in tags:
-                    puts += self._tagged(image.wanted, tag)
-            found = self._referrers_of(image.wanted, subject, tags)
-            for repository in image.wanted.repositories if found else ():
-                puts += self._referring(image.wanted, repository, subject, found)
+        for _level in range(2):  # the second is what refers to that: the signature of an SBOM
+            about = []
+            for subject in dict.fromkeys(subjects):
+                for tag in cosign_tags(subject):
+                    source = self._source_tag(image.wanted, tag) if tag in tags else None
+                    if source:  # not deleted since the tags were listed
+                        about.append(source.digest)
+                        puts += self._tagged(image.wanted, tag, source.digest)
+                found = self._referrers_of(image.wanted, subject, tags)
+                about += [one.digest for one in found]
+                for repository in image.wanted.repositories if found else ():
+                    puts += self._referring(image.wanted, repository, subject, found)
+            subjects = about
         return puts
 
-    def _tagged(self, wanted, tag):
-        source = self._memo.get(
+    def _source_tag(self, wanted, tag):
+        return self._memo.get(
             ("tag", wanted.reference.name, tag), lambda: self._endpoints.ask(wanted.reference, "stat_manifest", tag)
         )
+
+    def _tagged(self, wanted, tag, digest):
         puts = []
-        if source is None:  # deleted since the tags were listed
-            return puts
-        digest = source.digest
         for repository in wanted.repositories:
             there = self._ask_target(self._target.stat_manifest, repository, tag)
             if there is None or there.digest != digest:

@@ -39,6 +39,7 @@ class State:
         self._lock = threading.Lock()
         self._blobs = {}
         self._tags = {}
+        self._pinned = {}
         if self.path:
             self._load()
             self._check_directory()
@@ -69,6 +70,7 @@ class State:
             self._tags = {
                 name: {key: _text(tag[key]) for key in ("source", "digest")} for name, tag in data["tags"].items()
             }
+            self._pinned = _pinned_of(data)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -77,7 +79,7 @@ class State:
             ) from error
         except (ValueError, KeyError, TypeError, AttributeError):
             # Half a file cannot come from us (it is renamed into place), but hints are not worth a failed run.
-            self._blobs, self._tags = {}, {}
+            self._blobs, self._tags, self._pinned = {}, {}, {}
 
     def save(self) -> None:
         """Write the file atomically, 0600: names of private repositories are nobody's business.
@@ -93,6 +95,8 @@ class State:
 
     def _text(self):
         data = {"version": VERSION, "target": self.target, "blobs": self._blobs, "tags": self._tags}
+        if self._pinned:
+            data["pinned"] = self._pinned
         return json.dumps(data, sort_keys=True, separators=(",", ":"))
 
     # --- blobs ----------------------------------------------------------------------------------------------
@@ -124,6 +128,13 @@ class State:
         with self._lock:
             self._tags[f"{repository}:{tag}"] = {"source": source, "digest": digest}
 
+    def pinned(self, repository: str, digest: str) -> None:
+        """An image that was asked for by digest alone is there: it has no tag that would keep it from a clean-up."""
+        with self._lock:
+            places = self._pinned.setdefault(digest, [])
+            if repository not in places:
+                places.append(repository)
+
     def pruned(self, repository: str, tag: str) -> None:
         """A mirrored tag was removed."""
         with self._lock:
@@ -151,6 +162,34 @@ def mirrored_tags(path, target: str) -> dict[str, dict]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     return {}
+
+
+def protected_digests(path) -> frozenset[str]:
+    """Digests of images that mirror runs brought by digest alone, so without a tag: retention must keep them.
+
+    Args:
+        path: the state file; one that is not there knows of none.
+
+    Raises:
+        HomelabError: it cannot be read. Nothing may be deleted then.
+    """
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        if data["version"] != VERSION:
+            raise ValueError(f"it has version {data['version']}")
+        return frozenset(_pinned_of(data))
+    except FileNotFoundError:
+        return frozenset()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise HomelabError(
+            f"it cannot be told which images were mirrored by digest alone: {error}",
+            where=str(path),
+            remedy="if the file is damaged, remove it and mirror those images again before the clean-up",
+        ) from error
+
+
+def _pinned_of(data):
+    return {_text(digest): list(map(_text, places)) for digest, places in data.get("pinned", {}).items()}
 
 
 def _text(value):

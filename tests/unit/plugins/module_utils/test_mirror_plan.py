@@ -382,6 +382,36 @@ def test_referrers_come_along(tmp_path, monkeypatch, how, api):
         assert lab.writes() == []
 
 
+@pytest.mark.parametrize(
+    ("first", "how"),
+    [
+        ("api", "api"),
+        ("api", "cosign"),
+        ("fallback tag", "fallback tag"),
+        ("fallback tag", "cosign"),
+        ("cosign", "api"),
+        ("cosign", "fallback tag"),
+        ("cosign", "cosign"),
+    ],
+)
+def test_what_refers_to_a_referrer_comes_along(tmp_path, monkeypatch, first, how):
+    with Lab(tmp_path, monkeypatch, source={"referrers": "api" in (first, how)}) as lab:
+        _digest, about = signed(lab, first)
+        if how == "cosign":
+            tag = about.replace(":", "-") + ".sig"
+            signature = images.single(lab.source, "app", tag, layers=[b"of it"])["digest"]
+        else:
+            subject = {"mediaType": OCI_MANIFEST, "digest": about, "size": 1}
+            described = images.single(lab.source, "app", layers=[b"of it"], subject=subject)
+            signature = described["digest"]
+            if how == "fallback tag":
+                images.index(lab.source, "app", about.replace(":", "-"), [described])
+        assert only(lab.run("app:1", referrers=True))["action"] == "copied"
+        for one in (about, signature):
+            assert images.parts(lab.target, place("app"), one) == images.parts(lab.source, "app", one)
+        assert only(lab.run("app:1", referrers=True))["action"] == "unchanged"
+
+
 def test_referrers_stay_away_unless_asked_for(lab):
     _digest, about = signed(lab, "cosign")
     lab.run("app:1")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
 from ansible_collections.homelab.registry.plugins.module_utils.mirroring.run import default_state_path
-from ansible_collections.homelab.registry.plugins.module_utils.mirroring.state import PLACES, State
+from ansible_collections.homelab.registry.plugins.module_utils.mirroring.state import PLACES, State, protected_digests
 from ansible_collections.homelab.registry.tests.unit import images
 from ansible_collections.homelab.registry.tests.unit.fake_registry import digest_of
 from ansible_collections.homelab.registry.tests.unit.mirror_lab import Lab, only, place
@@ -203,6 +203,37 @@ def test_a_run_with_the_file_of_another_target_is_refused(lab):
     with pytest.raises(HomelabError, match="is about registry:5000"):
         lab.run("app:1")
     assert lab.target.requests == lab.source.requests == []
+
+
+def test_images_by_digest_alone_are_told_to_retention(lab):
+    assert protected_digests(lab.state) == frozenset()
+    pinned = images.multi(lab.source, "app", "1", [b"old"])
+    images.multi(lab.source, "app", "1", [b"new"])
+    lab.run("app:1", f"app@{pinned}")
+    assert protected_digests(lab.state) == {pinned}
+    lab.state.unlink()  # it is there already: the next run remembers again
+    lab.run(f"app@{pinned}")
+    assert protected_digests(lab.state) == {pinned}
+    lab.run("app:1")
+    assert protected_digests(lab.state) == {pinned}
+
+
+def test_a_failed_image_by_digest_protects_nothing(lab):
+    digest = images.single(lab.source, "app", "1", layers=[b"layer"])["digest"]
+    lab.source.repositories["app"]["blobs"].clear()
+    assert only(lab.run(f"app@{digest}"))["action"] == "failed"
+    assert protected_digests(lab.state) == frozenset()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{}", b'{"version": 99}', b'{"version": 1, "pinned": {"d": [1]}}', b"\xff"]
+)
+def test_a_file_that_does_not_tell_is_no_leave_to_delete(tmp_path, content):
+    path = tmp_path / "state.json"
+    path.write_bytes(content)
+    with pytest.raises(HomelabError, match="cannot be told which images") as caught:
+        protected_digests(path)
+    assert caught.value.where == str(path)
 
 
 ODD = {
