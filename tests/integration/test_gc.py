@@ -623,6 +623,32 @@ def test_tls_accounts_and_secrets(registries, tmp_path):
     assert case.started() == started
 
 
+def test_an_object_store(shared, monkeypatch):
+    """Without a tree within reach: the same window, and the server's own garbage collection alone in it. Here the
+    storage is a directory after all, which is not looked at."""
+
+    class Remote(server_module.Server):
+        def __init__(self, *args, **more):
+            super().__init__(*args, **more)
+            self.driver, self.root = "s3", None
+
+    monkeypatch.setattr(maintenance, "Server", Remote)
+    case, config = shared, shared.config_state()
+    garbage(case.registry)
+    before, stored = pulled(case.registry), content_bytes(case.registry)
+    foreseen = case.collect(check=True, tag_links=[("app", "v1", "sha256:" + "0" * 64)])
+    assert (foreseen.freed, content_bytes(case.registry)) == (None, stored)
+    assert foreseen.left == ["app:v1: only the filesystem driver's data is within reach"]
+    report = case.collect()
+    assert report.blobs == foreseen.blobs > 0
+    assert (report.freed, report.verified) == (None, None)
+    assert content_bytes(case.registry) < stored
+    case.assert_as_before(config)
+    assert pulled(case.registry) == before
+    # What assert_as_before has written is all the garbage there is now.
+    assert case.collect(check=True).blobs == 1
+
+
 def test_one_that_is_read_only_stays_read_only(registries, tmp_path):
     case = Case(registries.start(), tmp_path)
     garbage(case.registry)
