@@ -142,7 +142,7 @@ repositories:
   type: list
   elements: str
 repaired:
-  description: Links of manifests and blobs that a crash had left empty, and that were written anew.
+  description: Links of manifests and blobs that were lost in a crash or a bad backup, and that were written anew.
   returned: success
   type: list
   elements: str

@@ -159,7 +159,7 @@ def furnish(registry):
     sbom = images.single(content, "signed", layers=[images.data("sbom")], subject=signed)
     images.index(content, "signed", tail, [sbom])
     images.single(content, "signed", layers=[images.data("only a subject")], subject=signed)
-    for name in ("crash/revision", "crash/tag"):
+    for name in ("crash/revision", "crash/tag", "crash/unlinked"):
         images.single(content, name, "v1", layers=[images.data(name)])
     doomed = images.single(content, "emptied", "v1", layers=[images.data("emptied")])
     content.push(client)
@@ -185,6 +185,10 @@ def furnish(registry):
     (link,) = revisions.glob("*/link")
     link.write_text("")
     (repositories / "crash/tag/_manifests/tags/v1/current/link").write_text("")
+    # a restored backup that had copied the links before the tags
+    shutil.rmtree(repositories / "crash/unlinked/_manifests/revisions")
+    shutil.rmtree(repositories / "crash/unlinked/_layers")
+    (repositories / "crash/unlinked/_layers").mkdir()
     return gone
 
 
@@ -213,7 +217,8 @@ def test_everything_that_may_lie_in_a_registry(case, capsys):
     upload(registry, "left/behind", b"abandoned" * 1000, LONG_AGO)
     fresh = upload(registry, "going/on", b"first half, ")
     before, config, started = pulled(registry), case.config_state(), case.started()
-    broken = [("child/aaa", "v1"), ("crash/revision", "v1"), ("crash/tag", "v1")]
+    mended = [("crash/revision", "v1"), ("crash/unlinked", "v1")]
+    broken = [("child/aaa", "v1"), ("crash/revision", "v1"), ("crash/tag", "v1"), ("crash/unlinked", "v1")]
     assert [name for name in before if before[name] is None] == broken
     stored, on_disk = content_bytes(registry), disk_bytes(registry)
 
@@ -223,14 +228,15 @@ def test_everything_that_may_lie_in_a_registry(case, capsys):
     report = case.collect()
 
     after = pulled(registry)
-    # What could be pulled can be pulled, the crashed one too by now: its link's content is in its path.
-    assert after.pop(("crash/revision", "v1"))
-    before.pop(("crash/revision", "v1"))
+    # What could be pulled can be pulled, two of the crashed too by now: what their links said is known.
+    for name in mended:
+        assert after.pop(name)
+        assert before.pop(name) is None
     assert after == before
     found = verify(Tree(registry.data), deep=True)
     assert [damage.name for damage in found.damages] == ["child/aaa:v1", "crash/tag:v1"]
     assert [damage["repository"] for damage in report.damages] == ["child/aaa", "crash/tag"]
-    assert (report.new_damages, report.verified, report.left) == ([], len(before) + 1, [])
+    assert (report.new_damages, report.verified, report.left) == ([], len(before) + 2, [])
     client = registry.client()
     # Pushed by digest, overwritten, or found by their subject alone: untagged is not garbage.
     assert len(Tree(registry.data).revisions("by-digest")) == 1
@@ -243,7 +249,8 @@ def test_everything_that_may_lie_in_a_registry(case, capsys):
     assert not {"emptied", "left/behind", "never/used"} & set(client.catalog())
     assert report.uploads and report.uploads == foreseen.uploads
     assert report.repositories == ["emptied", "left/behind", "never/used", "shared/a"] == foreseen.repositories
-    assert [name.partition("/_")[0] for name in report.repaired] == ["crash/revision"]
+    assert report.repaired == foreseen.repaired
+    assert {name.partition("/_")[0] for name in report.repaired} == {name for name, _tag in mended}
     assert report.freed == foreseen.freed == stored - content_bytes(registry) > 9000
     assert report.blobs == foreseen.blobs
     assert on_disk - disk_bytes(registry) >= report.freed

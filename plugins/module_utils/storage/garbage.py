@@ -240,8 +240,8 @@ def remove_damaged_blobs(window: Window, digests: Iterable[str]) -> Removal:
 
 
 def repair_links(window: Window) -> list[str]:
-    """Write links of manifests and blobs anew whose content is lost, as after a power cut: it is what their path says.
-    With one empty link of a manifest the server's garbage collection stops. A tag's link cannot be known.
+    """Write links of manifests and blobs anew that are lost; see Tree, `mended`. With one empty link of a manifest the
+    server's garbage collection stops, and without any it deletes what the tag needs. A tag's link cannot be known.
 
     Returns:
         Their paths below the directory of all repositories.
@@ -254,12 +254,30 @@ def repair_links(window: Window) -> list[str]:
     for name in tree.repositories():
         tree.revisions(name)
         tree.layers(name)
-    for path, digest in tree.lost_links.items():
+    # Blobs' before manifests', as in a push.
+    for path in sorted(tree.lost_links, key=lambda path: ("/_layers/" not in path, path)):
         window.check()
-        state = Path(path).lstat()
-        write_atomic(path, digest, 0o644)
-        os.utime(path, (state.st_atime, state.st_mtime))  # it was pushed then
+        _write_link(Path(path), tree.lost_links[path])
     return lost_links(tree)
+
+
+def _write_link(path, link):
+    try:
+        new, above = [], path
+        while not above.exists():
+            new.append(above)
+            above = above.parent
+        # The server may run as somebody else than we do.
+        owner = above.stat()
+        for folder in reversed(new[1:]):
+            folder.mkdir(0o755)
+            os.chown(folder, owner.st_uid, owner.st_gid)
+        write_atomic(str(path), link.digest, 0o644)
+        if new:
+            os.chown(path, owner.st_uid, owner.st_gid)
+        os.utime(path, (link.at, link.at))  # it was pushed then
+    except OSError as error:
+        raise HomelabError(f"the link cannot be written: {error.strerror}", str(path), "run it as root") from error
 
 
 def lost_links(tree: Tree) -> list[str]:

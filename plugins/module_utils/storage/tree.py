@@ -129,11 +129,12 @@ class Tree:
     Args:
         root: the server's `rootdirectory`. One that is empty is a registry without images.
         mended: read it as it will be once garbage.repair_links was there: a link of a manifest or a blob whose content
-            is lost counts as what its path says.
+            is lost counts as what its path says; and a tag's manifest that is whole but not linked counts as linked,
+            with what it leads to (a backup that copied links before tags, a deletion that was cut off).
 
     Attributes:
         root: as given. base: the directory that holds `blobs` and `repositories`.
-        lost_links: with `mended`, path to digest of those links, in the parts that were read.
+        lost_links: with `mended`, path to Link of these, in the parts that were read.
 
     Raises:
         HomelabError: there is no registry in `root`, or it cannot be read.
@@ -260,8 +261,8 @@ class Tree:
         if _is_digest(digest):
             return Link(digest, state.st_mtime)
         if self._mended and digest_by_path:
-            self.lost_links[path] = digest_by_path
-            return Link(digest_by_path, state.st_mtime)
+            self.lost_links[path] = Link(digest_by_path, state.st_mtime)
+            return self.lost_links[path]
         said = "is empty" if not state.st_size else "holds no digest"
         self._find(BAD_LINK, path, f"{said}, as after a crash or a full disk")
         return Link(None, state.st_mtime)
@@ -368,19 +369,45 @@ class Tree:
 
         def read():
             path = f"{self._repository_path(name)}/_manifests"
-            if not self.has(name, "_manifests") or "revisions" not in self._folders(path):
+            if not self.has(name, "_manifests"):
                 return {}
-            return self._links(f"{path}/revisions")
+            found = self._links(f"{path}/revisions") if "revisions" in self._folders(path) else {}
+            if self._mended:
+                self._add(f"{path}/revisions", self._unlinked(name, found), found)
+            return found
 
         return self._once(("revisions", name), read)
+
+    def _unlinked(self, name, linked) -> dict[str, Link]:
+        """Manifests that a tag points at and that are there and right, but not linked; and their children."""
+        found = {}
+        waiting = [link for link in self.tags(name).values() if link.digest]
+        while waiting:
+            link = waiting.pop()
+            content = self.content(link.digest) if link.digest not in linked and link.digest not in found else None
+            if content and not content.fault:
+                found[link.digest] = link
+                waiting += [Link(child, link.at) for child, _size in content.children]
+        self._cache["unlinked", name] = found
+        return found
+
+    def _add(self, path, missing, found):
+        for digest, link in missing.items():
+            if digest not in found:
+                found[digest] = self.lost_links[f"{path}/{digest.replace(':', '/')}/link"] = link
 
     def layers(self, name: str) -> dict[str, Link]:
         """Blobs that a repository serves, as `revisions`; they may be gone from the blob store."""
 
         def read():
-            if not self.has(name, "_layers"):
-                return {}
-            return self._links(f"{self._repository_path(name)}/_layers")
+            path = f"{self._repository_path(name)}/_layers"
+            found = self._links(path) if self.has(name, "_layers") else {}
+            if self._mended:
+                self.revisions(name)
+                for digest, link in self._cache.get(("unlinked", name), {}).items():
+                    blobs = [blob for blob, _size in self.content(digest).blobs if blob in self.blobs()]
+                    self._add(path, {blob: Link(blob, link.at) for blob in blobs}, found)
+            return found
 
         return self._once(("layers", name), read)
 

@@ -313,6 +313,58 @@ def test_lost_links_are_written_anew(disk, window, content, major):
     assert plan_garbage(disk.tree(), major).nothing
 
 
+@pytest.mark.parametrize("major", [2, 3])
+def test_what_a_tag_points_at_is_linked_again(disk, window, major):
+    """A backup had the tags last, or a deletion was cut off: the server's own garbage collection deletes it all."""
+    disk.multi("app", "v1")
+    index, children = disk.multi("app", "v2", at=PUSHED + 5)
+    disk.image("other", "v1")
+    before = {path: path.read_bytes() for path in disk.base.rglob("link")}
+    for one in (index, *children):
+        shutil.rmtree(disk.revision("app", one["digest"]).parent)
+    shutil.rmtree(disk.repository("app") / "_layers")
+    (disk.repository("app") / "_layers").mkdir()
+    lost = before.keys() - set(disk.base.rglob("link"))
+    assert plan_garbage(disk.tree(), major).last_copies
+    planned = plan_garbage(Tree(disk.root, mended=True), major)
+    assert (planned.last_copies, planned.refusals, planned.sweep.blobs) == ([], [], set())
+    repaired = repair_links(window)
+    # What v1's manifests need is not linked either, but they are: somebody may have taken it away.
+    restored = {disk.base / "repositories" / name for name in repaired}
+    assert {path for path in lost if "revisions" in path.parts} <= restored <= lost
+    assert {path: path.read_bytes() for path in restored} == {path: before[path] for path in restored}
+    assert {path.stat().st_mtime for path in restored} == {PUSHED + 5}
+    assert [damage.name for damage in verify(disk.tree(), deep=True).damaged_tags] == ["app:v1"]
+    assert plan_garbage(disk.tree(), major).last_copies == []
+    assert repair_links(window) == []
+
+
+def test_what_cannot_be_or_was_not_meant_to_be_linked_again(disk, window):
+    child = disk.multi("child", "v1")[1][0]
+    disk.delete_manifest("child", child["digest"])  # its index lives on
+    gone, wrong = disk.image("gone", "v1", ["a"]), disk.image("wrong", "v1", ["b"])
+    for name, one in (("gone", gone), ("wrong", wrong)):
+        disk.revision(name, one["digest"]).unlink()
+    disk.delete_blob(gone["digest"])
+    disk.blob_path(wrong["digest"]).write_bytes(b"{}")
+    disk.delete_manifest("untagged", disk.image("untagged", None)["digest"])
+    before = files(disk)
+    assert repair_links(window) == []
+    assert files(disk) == before
+
+
+def test_what_is_linked_again_is_the_servers(disk, window):
+    if os.getuid():
+        pytest.skip("only root can give files away")
+    made = disk.image("app", "v1")
+    shutil.rmtree(disk.repository("app") / "_manifests" / "revisions")
+    for path in disk.root.rglob("*"):
+        os.chown(path, 1000, 1001)
+    assert len(repair_links(window)) == 1
+    assert disk.revision("app", made["digest"]).read_text() == made["digest"]
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in disk.base.rglob("*")} == {(1000, 1001)}
+
+
 def test_what_only_looks_like_a_lost_link_stays(disk, window):
     """A tag's link says what only the one who pushed knows; another digest may be the truth; a link to elsewhere is
     nobody's to follow."""
