@@ -104,6 +104,19 @@ def test_removal_does_not_touch_what_a_person_wrote():
     assert data(result) == before
 
 
+def test_while_a_registry_changes_over_old_and_new_stand_side_by_side():
+    old, theirs = "http://old:5000", "https://mirror.example"
+    text = json.dumps({"insecure-registries": ["old:5000", "their:1"], "registry-mirrors": [old, theirs]})
+    owned = {"insecure-registries": ["old:5000"], "registry-mirrors": [old]}
+    over = plan(text, insecure=[], mirrors=["https://new:5000"], owned=owned, overlap=True)
+    assert data(over)["registry-mirrors"] == ["https://new:5000", old, theirs]
+    assert data(over)["insecure-registries"] == ["old:5000", "their:1"]
+    assert not plan(over.after, insecure=[], mirrors=["https://new:5000"], owned=over.owned, overlap=True).changed
+    end = plan(over.after, insecure=[], mirrors=["https://new:5000"], owned=over.owned)
+    assert data(end)["registry-mirrors"] == ["https://new:5000", theirs]
+    assert data(end)["insecure-registries"] == ["their:1"]
+
+
 def test_an_entry_of_a_person_stays_theirs_when_we_want_it_too():
     result = plan({INSECURE: [ENDPOINT], MIRRORS: [URL]})
     assert not result.changed

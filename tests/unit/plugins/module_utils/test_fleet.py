@@ -6,7 +6,12 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
-from ansible_collections.homelab.registry.plugins.module_utils.nodes.fleet import DEFAULTS, registry_facts
+from ansible_collections.homelab.registry.plugins.module_utils.nodes.fleet import (
+    CA_PATH,
+    DEFAULTS,
+    registry_access,
+    registry_facts,
+)
 
 ADDRESSES = {
     # variables of the host nas -> endpoint, url, loopback
@@ -73,3 +78,60 @@ def test_an_endpoint_that_is_none(endpoint):
         registry_facts({"registry": ["nas"]}, {"nas": {"registry_endpoint": endpoint}})
     assert "host nas" in str(caught.value)
     assert repr(endpoint) in str(caught.value)
+
+
+# --- access ---------------------------------------------------------------------------------------------------
+USERS = [
+    {"name": "pusher", "password": "1", "role": "push"},
+    {"name": "keeper", "password": "2", "role": "admin"},
+    {"name": "nodes", "password": "3", "role": "pull"},
+    {"name": "more", "password": "4"},
+]
+
+
+def of(**variables):
+    return {"registry": ["nas"]}, {"nas": {"inventory_dir": "/inv", **variables}}
+
+
+def test_without_tls_and_accounts_there_is_an_address_only():
+    assert registry_access(*of()) == {"url": "http://nas:5000"}
+    facts = registry_facts(*of())
+    assert (facts["auth"], facts["anonymous_pull"], facts["ca_file"]) == ("none", True, "")
+
+
+@pytest.mark.parametrize("yes", [True, "true", "yes"])
+def test_tls_gives_scheme_and_ca(yes):
+    assert registry_access(*of(registry_tls=yes)) == {"url": "https://nas:5000", "ca_path": CA_PATH}
+    assert registry_access(*of(registry_tls=yes), "admin", "controller")["ca_path"] == "/inv/.secrets/tls/trust.crt"
+
+
+def test_a_certificate_that_everybody_trusts_needs_no_ca():
+    assert registry_access(*of(registry_tls=True, registry_tls_mode="acme_files")) == {"url": "https://nas:5000"}
+    own = of(registry_tls=True, registry_tls_mode="provided", registry_tls_ca="ca.crt", registry_secrets_dir="/s")
+    assert registry_facts(*own)["ca_file"] == "/s/tls/trust.crt"
+
+
+@pytest.mark.parametrize(
+    ("who", "more", "name"),
+    [
+        ("admin", {}, "keeper"),
+        ("node", {}, "nodes"),
+        ("node", {"registry_node_user": "more"}, "more"),
+        ("admin", {"registry_users": USERS[:1]}, "pusher"),
+        ("node", {"registry_users": USERS[:2]}, "pusher"),
+        ("node", {"registry_users": USERS[3:]}, "more"),
+    ],
+)
+def test_whose_account(who, more, name):
+    assert registry_access(*of(**{"registry_users": USERS, **more}), who)["username"] == name
+
+
+def test_accounts_end_anonymous_pulls_unless_a_gateway_allows_them():
+    assert registry_facts(*of(registry_users=USERS))["anonymous_pull"] is False
+    assert registry_facts(*of(registry_users=USERS, registry_gateway=True))["anonymous_pull"] is True
+    assert registry_facts(*of(registry_users=USERS, registry_auth="none"))["anonymous_pull"] is True
+    assert "username" not in registry_access(*of(registry_users=USERS, registry_auth="none"))
+
+
+def test_no_password_is_among_the_facts():
+    assert "'2'" not in str(registry_facts(*of(registry_users=USERS)))

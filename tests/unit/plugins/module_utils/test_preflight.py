@@ -103,6 +103,36 @@ def test_a_wrong_value_is_named_with_its_remedy(changes, expected):
     assert expected in text
 
 
+TOKEN = {"auth": "token", "token_realm": "https://a/", "token_service": "r", "token_issuer": "i", "token_jwks": "k",
+         "users": [{"name": "a", "password": "b"}]}
+GIVEN = {"tls": True, "tls_mode": "provided", "tls_certificate": "a.crt", "tls_key": "a.key"}
+PEM = "-----BEGIN CERTIFICATE-----"
+
+
+@pytest.mark.parametrize("changes", [TOKEN, GIVEN, {"tls": True}, {**GIVEN, "tls_mode": "acme_files"},
+                                     {"auth": "htpasswd", "users": TOKEN["users"], "node_user": "a"}])
+def test_good_ways_of_security(changes):
+    assert found(**changes) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"auth": "htpasswd"}, "registry_users is empty"),
+        ({**TOKEN, "token_issuer": ""}, "registry_token_issuer is empty"),
+        ({**TOKEN, "token_jwks": ""}, "which keys sign tokens"),
+        ({**GIVEN, "tls_key": ""}, "registry_tls_certificate or registry_tls_key is empty"),
+        ({**GIVEN, "tls_mode": "own_ca"}, "set registry_tls_mode to provided"),
+        ({**GIVEN, "tls": False}, "set registry_tls to true"),
+        ({**GIVEN, "tls_mode": "acme_files", "tls_certificate": PEM}, "give the path on the registry host"),
+        ({"tls_renew_days": 900}, "registry_tls_renew_days is 900 of 825"),
+        ({"htpasswd_cost": 31}, "registry_htpasswd_cost is 31"),
+    ],
+)
+def test_bad_ways_of_security(changes, words):
+    assert any(words in text for text in found(**changes)), found(**changes)
+
+
 def test_all_problems_are_told_at_once():
     assert len(found(port=0, user="nobody", memory="lots")) == 3
 

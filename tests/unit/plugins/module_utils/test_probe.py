@@ -151,3 +151,17 @@ def test_wait_outlasts_a_server_that_is_slow_to_start():
         threading.Timer(0.1, fake.faults.clear).start()
         probe.wait(Registry(fake.url), 30)
         assert len(fake.requests) > 1
+
+
+def test_a_registry_that_still_answers_over_plain_http_is_found():
+    """The server ignores a misplaced http.tls without a word."""
+    with FakeRegistry() as fake:
+        report = probe.probe(Registry(fake.url), Registry(fake.url), write=False, plain=Registry(fake.url))
+    assert "TLS is off" in report.failures()
+
+
+def test_nobody_at_the_plain_address_is_as_it_should_be():
+    with FakeRegistry() as fake:
+        gone = Registry("http://127.0.0.1:1")
+        report = probe.probe(Registry(fake.url), Registry(fake.url), write=False, plain=gone)
+    assert report.failures() == ""

@@ -19,12 +19,12 @@ URL = "http://reg:5000"
 HUB = {"docker.io": {"endpoint": [URL]}}
 
 
-def plan(content, mirrors=None, configs=None, owned=None):
+def plan(content, mirrors=None, configs=None, owned=None, overlap=False):
     """Plan for a file given as text, or as data; Docker Hub is wanted unless something else is."""
     mirrors = HUB if mirrors is None else mirrors
     text = content if isinstance(content, (str, type(None))) else yaml.safe_dump(content, sort_keys=False)
     data = yaml.safe_load(text or "")
-    return registries_yaml.plan(text, data, PATH, mirrors=mirrors, configs=configs, owned=owned)
+    return registries_yaml.plan(text, data, PATH, mirrors=mirrors, configs=configs, owned=owned, overlap=overlap)
 
 
 def after(result):
@@ -429,3 +429,36 @@ def test_a_wanted_rewrite_is_refused_with_the_way_to_do_it():
     with pytest.raises(HomelabError, match="mirrors.quay.io.rewrite is not supported: give the path in the endpoint"):
         mirror = {"endpoint": ["http://r:5000"], "rewrite": {"a": "b"}}
         registries_yaml.plan(None, None, PATH, mirrors={"quay.io": mirror})
+
+
+# --- while a registry changes over ------------------------------------------------------------------------------
+def test_old_and_new_stand_side_by_side_until_the_end():
+    first = plan(None, mirrors={"docker.io": {"endpoint": ["http://reg:5000"]}}, configs={})
+    wanted = {"docker.io": {"endpoint": ["https://reg:5000"]}}
+    configs = {"reg:5000": {"tls": {"ca_file": "/ca.crt"}, "auth": {"username": "a", "password": "b"}}}
+    over = plan(first.after, mirrors=wanted, configs=configs, owned=first.owned, overlap=True)
+    assert after(over)["mirrors"]["docker.io"]["endpoint"] == ["https://reg:5000", "http://reg:5000"]
+    assert after(over)["configs"] == configs
+    again = plan(over.after, mirrors=wanted, configs=configs, owned=over.owned, overlap=True)
+    assert not again.changed
+    end = plan(over.after, mirrors=wanted, configs=configs, owned=over.owned)
+    assert after(end)["mirrors"]["docker.io"]["endpoint"] == ["https://reg:5000"]
+
+
+def test_an_old_address_and_its_account_stay_until_the_end():
+    configs = {"old:1": {"auth": {"username": "a", "password": "b"}}}
+    first = plan(None, mirrors={"old:1": {"endpoint": ["http://old:1"]}}, configs=configs)
+    wanted = {"new:1": {"endpoint": ["http://new:1"]}}
+    over = plan(first.after, mirrors=wanted, configs={"new:1": configs["old:1"]}, owned=first.owned, overlap=True)
+    assert set(after(over)["mirrors"]) == set(after(over)["configs"]) == {"old:1", "new:1"}
+    end = plan(over.after, mirrors=wanted, configs={"new:1": configs["old:1"]}, owned=over.owned)
+    assert set(after(end)["mirrors"]) == set(after(end)["configs"]) == {"new:1"}
+
+
+def test_a_new_password_waits_until_the_server_knows_it():
+    configs = {"reg:1": {"auth": {"username": "a", "password": "old"}}}
+    first = plan(None, mirrors={}, configs=configs)
+    new = {"reg:1": {"auth": {"username": "a", "password": "new"}, "tls": {"ca_file": "/ca"}}}
+    over = plan(first.after, mirrors={}, configs=new, owned=first.owned, overlap=True)
+    assert after(over)["configs"]["reg:1"] == {**configs["reg:1"], "tls": {"ca_file": "/ca"}}
+    assert after(plan(over.after, mirrors={}, configs=new, owned=over.owned))["configs"] == new
