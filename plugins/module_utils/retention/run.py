@@ -289,10 +289,11 @@ def prepare(settings: dict) -> Request:
     request = Request(access, policy, gc=get("gc") is not False)
     if get("host"):
         request.host = Host.from_dict(get("host"))
-    request.state_dir = str(get("state_dir") or (STATE_DIR if request.host else _own_state_dir()))
+    own = get("state_dir") is None and request.host is None
+    request.state_dir = str(get("state_dir") or (_own_state_dir() if own else STATE_DIR))
     name = re.sub("[^0-9A-Za-z.-]", "_", url.partition("://")[2])
     request.cache_path = str(Path(request.state_dir, f"manifests-{name}.json"))
-    path = get("in_use_path") or Path(request.state_dir, "in-use.json" if request.host else f"in-use-{name}.json")
+    path = get("in_use_path") or Path(request.state_dir, f"in-use-{name}.json" if own else "in-use.json")
     request.use, request.remember = _use(settings, str(path), days, time.time())
     request.policy = replace(
         policy,

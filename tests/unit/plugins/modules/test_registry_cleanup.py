@@ -12,7 +12,7 @@ from ansible.module_utils.testing import patch_module_args
 from ansible_collections.homelab.registry.plugins.filter.cleanup import FilterModule
 from ansible_collections.homelab.registry.plugins.module_utils import lock
 from ansible_collections.homelab.registry.plugins.module_utils.report.cleanup import cleanup_summary
-from ansible_collections.homelab.registry.plugins.modules import images_in_use, registry_cleanup
+from ansible_collections.homelab.registry.plugins.modules import images_in_use, images_in_use_note, registry_cleanup
 from ansible_collections.homelab.registry.tests.unit import images
 from ansible_collections.homelab.registry.tests.unit.fake_engine import FakeEngine
 from ansible_collections.homelab.registry.tests.unit.fake_registry import FakeRegistry
@@ -167,6 +167,28 @@ def test_no_engine_is_a_failure(capsys, tmp_path):
     with patch_module_args({"engine": "docker", "docker_host": f"unix://{tmp_path}/none"}), pytest.raises(SystemExit):
         images_in_use.main()
     assert "no Docker engine answers" in json.loads(capsys.readouterr().out)["msg"]
+
+
+def test_a_note_for_the_timers(capsys, tmp_path, fake, module):
+    """What it writes is what a run without answers goes by."""
+    (tmp_path / "state").mkdir()
+    path = tmp_path / "state" / "in-use.json"
+
+    def note(**options):
+        with patch_module_args({"path": str(path), **options}), pytest.raises(SystemExit):
+            images_in_use_note.main()
+        return json.loads(capsys.readouterr().out)
+
+    used = {"one": {"digests": [fake.tags("app")["v1"]]}, "two": {"failure": "off"}}
+    assert note(used=used, _ansible_check_mode=True)["changed"] is False
+    assert not path.exists()
+    result = note(used=used, nodes=["one"])
+    assert (result["changed"], result["nodes"]) == (False, {"known": ["one"], "unknown": []})
+    assert [one["tag"] for one in module(nodes=["one"], _ansible_check_mode=True)[0]["items"]] == ["v2"]
+    assert note(used={"one": {"failure": "off"}})["nodes"] == {"known": [], "unknown": ["one"]}
+    assert module(nodes=["one"], _ansible_check_mode=True)[0]["items"] == []
+    path.write_text("{")
+    assert "no list of the images in use" in note(used=used)["msg"]
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
