@@ -12,7 +12,7 @@ ARGS ?=
 BECOME := $(shell [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null || echo --ask-become-pass)
 LOCAL := ansible-playbook -i inventories/local $(BECOME)
 
-.PHONY: help up down test lint unit sanity integration molecule quickstart docs build clean bootstrap bootstrap-test lab bench
+.PHONY: help up down test lint unit sanity integration molecule quickstart docs build clean bootstrap bootstrap-test lab bench bench-retention
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -59,6 +59,9 @@ quickstart: ## The README's two commands, in a copy of this checkout
 
 bench: lab ## Mirroring beside skopeo and crane (docs/bench.md), 20 minutes; ARGS='--rounds 1 --scale 0.05' for a try
 	python3 bench/mirror.py $(ARGS)
+
+bench-retention: lab ## Planning a clean-up, from disk and over the API (docs/bench.md), some minutes
+	python3 bench/retention.py $(ARGS)
 
 docs: ## Rendered reference and guides in docs/site/build
 	@tools/docs.sh
