@@ -26,7 +26,7 @@ FLOORS = {
     "report": {"", "oci"},
     "mirroring": {"", "oci"},
     "storage": {"", "oci", "server"},
-    "retention": {"", "oci", "storage"},
+    "retention": {"", "oci", "storage", "mirroring"},
     "ctl": {"", "oci", "server", "nodes", "mirroring", "storage", "retention", "report"},
     "cli.py": {"", "ctl"},
 }

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from ..errors import HomelabError
+from ..mirroring.state import protected_digests
 from ..oci.access import Access
 from ..oci.client import Registry
 from ..storage.maintenance import collect, recover
@@ -295,8 +296,11 @@ def prepare(settings: dict) -> Request:
     request.cache_path = str(Path(request.state_dir, f"manifests-{name}.json"))
     path = get("in_use_path") or Path(request.state_dir, f"in-use-{name}.json" if own else "in-use.json")
     request.use, request.remember = _use(settings, str(path), days, time.time())
+    # One file for each name of the registry under which images were mirrored to it.
+    memories = sorted(Path(request.state_dir).glob("mirror-*.json"))
     request.policy = replace(
         policy,
+        mirrored=frozenset().union(*map(protected_digests, memories)),
         in_use=policy.in_use | request.use.digests,
         unreachable={**request.use.unreachable, **policy.unreachable},
     )

@@ -11,6 +11,7 @@ import yaml
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.homelab.registry.plugins.filter.cleanup import FilterModule
 from ansible_collections.homelab.registry.plugins.module_utils import lock
+from ansible_collections.homelab.registry.plugins.module_utils.mirroring.state import State
 from ansible_collections.homelab.registry.plugins.module_utils.report.cleanup import cleanup_summary
 from ansible_collections.homelab.registry.plugins.modules import images_in_use, images_in_use_note, registry_cleanup
 from ansible_collections.homelab.registry.tests.unit import images
@@ -136,6 +137,18 @@ def test_a_node_that_was_never_asked_stops_everything(fake, module):
     assert [one["tag"] for one in result["items"]] == ["v2"]
     result, _code = module(nodes=["one"], used={"one": {"failure": "off"}}, policy={"keep_last": 1, "force": True})
     assert result["items"] == [], "it had images of this repository"
+
+
+def test_what_was_mirrored_by_digest_stays(fake, module, tmp_path):
+    state = State(tmp_path / "state" / "mirror-reg_5000.json", "reg:5000")
+    state.pinned("app", fake.tags("app")["v1"])
+    state.save()
+    result, _code = module()
+    assert [one["tag"] for one in result["items"]] == ["v2"]
+    (tmp_path / "state" / "mirror-other.json").write_text("{")
+    result, code = module()
+    assert code == 1
+    assert "which images were mirrored by digest alone" in result["msg"]
 
 
 def test_no_secret_in_the_result(module):
