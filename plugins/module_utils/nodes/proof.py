@@ -69,7 +69,19 @@ def docker_puller(engine: Engine, account: tuple[str, str] | None = None):
     def pull(name: str) -> None:
         reference = f"{name.removeprefix('docker.io/library/')}:{canary.TAG}"
         there_before = engine.has_image(reference)
-        digest = engine.pull(name, canary.TAG, None if name.startswith("docker.io/") else account)
+        mirrored = name.startswith("docker.io/")
+        try:
+            digest = engine.pull(name, canary.TAG, None if mirrored else account)
+        except HomelabError as error:
+            if not mirrored or not keeps_images_in_containerd(engine.info()):
+                raise
+            # What it says is of Docker Hub, which it asks next.
+            raise HomelabError(
+                f"{error.message}. This engine keeps its images in containerd, and then does not use the CA in certs.d "
+                "for a mirror",
+                remedy="if the registry has a CA of its own, set docker_client_system_trust to true, run site.yml and "
+                "restart this engine once",
+            ) from error
         if not there_before:
             engine.remove_image(reference)
         if digest != canary.digest():
@@ -79,6 +91,11 @@ def docker_puller(engine: Engine, account: tuple[str, str] | None = None):
             )
 
     return pull
+
+
+def keeps_images_in_containerd(info: dict) -> bool:
+    """Whether an engine (`docker info`) has the containerd image store, as new installations of Docker 29 have."""
+    return ["driver-type", "io.containerd.snapshotter.v1"] in (info.get("DriverStatus") or [])
 
 
 def k3s_puller(k3s: str = "k3s"):

@@ -135,6 +135,30 @@ def test_docker_cannot_pull(engine):
 # --- k3s ---------------------------------------------------------------------------------------------------
 
 
+def test_docker_with_the_containerd_store_gets_the_way_past_its_trap(engine):
+    """Facts of 29.7: certs.d is not used while the host acts as a mirror."""
+    told = engine.info()
+    engine.info = lambda: {**told, "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]}
+    with pytest.raises(HomelabError, match="docker_client_system_trust"):
+        proof.docker_puller(Engine(engine.address))(MIRRORED.replace("homelab-canary", "not-there"))
+
+
+def test_docker_sends_the_account_to_the_registry_and_never_to_a_mirror(engine, monkeypatch):
+    sent = []
+
+    def pull(_self, name, _tag, account):
+        sent.append((name, account))
+        return canary.digest()
+
+    monkeypatch.setattr(Engine, "pull", pull)
+    engine.images = {"reg:5000/homelab-canary:1", "homelab-canary:1"}
+    pull = proof.docker_puller(Engine(engine.address), ("nodes", "canary"))
+    pull("reg:5000/homelab-canary")
+    pull(MIRRORED)
+    assert sent == [("reg:5000/homelab-canary", ("nodes", "canary")), (MIRRORED, None)]
+
+
+
 def k3s(home, body):
     path = home / "k3s"
     path.write_text(f'#!/bin/sh\necho "$@" >>{home}/calls\n{body}\n', encoding="utf-8")
