@@ -102,13 +102,14 @@ class RealRegistry:
         users: names of the accounts it knows; see PASSWORDS.
     """
 
-    def __init__(self, home, *, delete, readonly, users, tls, cache, proxy, config, data, authority):
+    def __init__(self, home, *, delete, readonly, users, tls, cache, proxy, config, data, disk, authority):
         self.name = f"test-registry-{uuid.uuid4().hex[:12]}"
         self.image = image()
         inspected = json.loads(docker("image", "inspect", self.image))[0]
         self.major = server_config.detect_major(inspected)
         assert self.major, f"{self.image} is no registry server that we know"
         self.data, self.config_dir = Path(data or home / "data"), home / "config"
+        self._disk = disk
         self.users, self.authority = tuple(users), authority if tls else None
         self.port = free_port()
         self.netloc = f"127.0.0.1:{self.port}"
@@ -149,7 +150,9 @@ class RealRegistry:
     # --- its life -------------------------------------------------------------------------------------------
     def create(self) -> None:
         """Start it for the first time, as the user who runs the tests, and wait until it answers."""
-        mounts = ("-v", f"{self.data}:{DATA}", "-v", f"{self.config_dir}:{self._inner}:ro")
+        small = ("--tmpfs", f"{DATA}:size={self._disk},mode=1777")
+        mounts = small if self._disk else ("-v", f"{self.data}:{DATA}")
+        mounts += ("-v", f"{self.config_dir}:{self._inner}:ro")
         # On the host's network, so that a pull-through cache reaches an upstream on loopback too.
         place = ("--network", "host", "--user", f"{os.getuid()}:{os.getgid()}", "--read-only", "--tmpfs", "/tmp")
         # The second label is what site.yml knows its registry by.
@@ -278,6 +281,7 @@ class Registries:
         proxy: str | dict | None = None,
         config: dict | None = None,
         data: Path | None = None,
+        disk: str | None = None,
     ) -> RealRegistry:
         """A registry that answers.
 
@@ -289,8 +293,10 @@ class Registries:
             proxy: it is a pull-through cache of this URL, or with this `proxy` section.
             config: more configuration, laid over all that.
             data: its storage root, if not a new directory.
+            disk: its storage is in memory and no larger than this ("8m"); `data` is not used then.
         """
         options = {"delete": delete, "readonly": readonly, "users": users, "tls": tls, "cache": cache, "proxy": proxy}
+        options["disk"] = disk
         authority = self.authority if tls else None
         home = self._home / f"registry{len(self._started)}"
         registry = RealRegistry(home, config=config, data=data, authority=authority, **options)

@@ -26,8 +26,8 @@ from .plan import COPY, DEFERRED, FAILED, UNCHANGED, ImagePlan
 COPIED = "copied"
 #: Bytes read and written at a time. Larger ones cost memory per worker and gain nothing (peers.md section 3).
 CHUNK = 1 << 20
-#: Bytes of a run from which on the target is asked to show that it hashes what it gets, in two requests.
-WORTH_ASKING = 32 << 20
+#: Bytes of a run from which on the target is asked to show that it hashes what it gets. Less is hashed in no time.
+WORTH_ASKING = 128 << 20
 #: How often a blob is begun again, and how often in a row its upstream may stop sending without a new byte.
 ATTEMPTS = 3
 

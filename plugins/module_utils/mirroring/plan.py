@@ -352,10 +352,16 @@ class Planner:
         return [*puts, (repository, manifest, tags)]
 
     def _has(self, repository, digest):
-        return digest not in self._broken and self._memo.get(
-            ("has", repository, digest),
-            lambda: self._ask_target(self._target.stat_manifest, repository, digest) is not None,
-        )
+        def ask():
+            try:
+                return self._ask_target(self._target.stat_manifest, repository, digest) is not None
+            except TargetError:
+                raise
+            except HomelabError:
+                # A pull-through cache says 500 of what its upstream has not. That it takes no writes shows later.
+                return False
+
+        return digest not in self._broken and self._memo.get(("has", repository, digest), ask)
 
     def _read(self, wanted, digest):
         """A manifest by digest, from the target if it has it for this image: that costs the upstream nothing."""

@@ -417,7 +417,7 @@ class Registry:
         """Whether it hashes what it is sent: some bytes are offered under the digest of others.
 
         What proves to do so need not be sent data that was hashed before. A registry that takes them has some
-        bytes more that nothing refers to.
+        bytes more that nothing refers to; distribution 2.8 keeps those of a refused upload until it purges uploads.
         """
         sent = os.urandom(32)
         url = self.start_upload(repository)
