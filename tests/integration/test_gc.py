@@ -294,7 +294,7 @@ def emptied(module_registries, tmp_path_factory):
     return Case(module_registries.start(cache=None), tmp_path_factory.mktemp("emptied"))
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(6))
 def test_a_tag_that_could_be_pulled_can_be_pulled(emptied, seed):
     """Whatever mixture of images, indexes, moved tags and deletions there is."""
     case, rnd = emptied, random.Random(seed)
@@ -395,6 +395,7 @@ def test_nothing_that_was_acknowledged_is_lost(case, capsys):
     with Loop(push), Loop(push), Loop(pull):
         complete_pushes(3)
         for _time in range(2):
+            garbage(registry)
             reports.append(case.collect())
             complete_pushes(3)
     for repository, tag in pushed:
@@ -409,7 +410,7 @@ def test_nothing_that_was_acknowledged_is_lost(case, capsys):
     ]
     assert unclear == []
     assert any(isinstance(error, ReadOnly) for error in refused)
-    assert any(report.blobs for report in reports)
+    assert all(report.blobs for report in reports)
     failed = [one for one in pulls if not one[2]]
     good = [one for one in pulls if one[2]]
     gap = max(after[1] - before[1] for before, after in zip(good, good[1:]))
