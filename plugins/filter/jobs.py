@@ -9,6 +9,7 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.homelab.registry.plugins.module_utils.ctl.schedule import jobs_of
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
 from ansible_collections.homelab.registry.plugins.module_utils.nodes.host import host_facts
+from ansible_collections.homelab.registry.plugins.module_utils.report.gc import gc_summary
 from ansible_collections.homelab.registry.plugins.module_utils.report.verify import damaged_names, verify_summary
 
 
@@ -36,6 +37,7 @@ class FilterModule:
         return {
             "damaged_names": damaged_names,
             "fleet_host": fleet_host,
+            "gc_summary": gc_summary,
             "jobs_problem": jobs_problem,
             "verify_summary": verify_summary,
         }

@@ -39,11 +39,29 @@ def mirror_problem(groups, hostvars, wanted=(), lists=(), base=(), k3s=None, k3s
     return ""
 
 
+def migrate_images(repositories, url):
+    """Every tag of another registry, as a mirror run takes them."""
+    host = url.split("://", 1)[1].rstrip("/")
+    return [
+        {"name": f"{host}/{one['name']}", "tags": [tag["name"] for tag in one["tags"]]}
+        for one in repositories
+        if one["tags"]
+    ]
+
+
+def migrate_upstream(url, access):
+    """How that registry is reached, as mirror_upstreams takes it."""
+    given = {key: value for key, value in access.items() if value}
+    return {"registry": url.split("://", 1)[1].rstrip("/"), "url": url.rstrip("/"), **given}
+
+
 class FilterModule:
     """Register the filters."""
 
     def filters(self):
         return {
+            "migrate_images": migrate_images,
+            "migrate_upstream": migrate_upstream,
             "mirror_images": mirror_images,
             "mirror_problem": mirror_problem,
             "mirror_settings": mirror_settings,
