@@ -168,7 +168,8 @@ _MAIN = """\
 worker_processes auto;
 pid /tmp/nginx.pid;
 error_log /dev/stderr warn;
-worker_shutdown_timeout 300s;
+# how long the old processes may finish their requests after a reload
+worker_shutdown_timeout 1h;
 events { worker_connections 4096; }
 """
 
