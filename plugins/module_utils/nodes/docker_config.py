@@ -51,6 +51,9 @@ def plan(
     Raises:
         HomelabError: the file is not what Docker could read.
     """
+    logins, owned = list(logins), list(owned)
+    if not logins and not owned:  # nothing of ours, nor will there be: whatever the file holds is not our affair
+        return Plan(path, text, text or "", "", "", [])
     config = _parse(text, path)
     before = json.dumps(_redacted(config), indent=2, sort_keys=True) if text else ""
     auths = dict(config.get("auths") or {})

@@ -48,6 +48,12 @@ def test_a_login_that_a_person_made_is_not_taken_out():
     assert not make(theirs, []).changed
 
 
+@pytest.mark.parametrize("text", [None, "", "{ broken", "[]"])
+def test_without_logins_the_file_is_not_our_affair(text):
+    done = make(text, [])
+    assert (done.changed, done.owned) == (False, [])
+
+
 def test_a_new_password_replaces_the_old():
     done = make(None, [login()])
     assert make(done.after, [login(password="new")], owned=[REG]).changed
