@@ -209,10 +209,12 @@ class Tree:
         try:
             with os.scandir(path) as entries:
                 for entry in entries:
-                    if entry.is_symlink():
+                    if entry.is_dir(follow_symlinks=False):
+                        found.append((entry.name, True))
+                    elif entry.is_symlink():
                         self._find(SYMLINK, entry.path, "is a symbolic link, which is not followed")
                     else:
-                        found.append((entry.name, entry.is_dir(follow_symlinks=False)))
+                        found.append((entry.name, False))
         except OSError as error:
             self._failed(path, error)
         return found
@@ -258,7 +260,7 @@ class Tree:
             return Link(None, None) if len(self._findings) > before else None
         data, state = read
         digest = data.decode("ascii", "replace")
-        if _is_digest(digest):
+        if digest == digest_by_path or _is_digest(digest):
             return Link(digest, state.st_mtime)
         if self._mended and digest_by_path:
             self.lost_links[path] = Link(digest_by_path, state.st_mtime)
@@ -625,7 +627,7 @@ def _plain(data: bytes) -> Content | None:
         config = subject = None
         children = blobs = ()
         if media_type in IMAGE_TYPES:
-            if "manifests" in document:
+            if "manifests" in document or not isinstance(document["layers"], list):
                 return None
             first = document["config"]
             if first["mediaType"] in _CONFIG_TYPES:
@@ -638,7 +640,7 @@ def _plain(data: bytes) -> Content | None:
                 return None  # one digest, two sizes
             references = tuple(dict.fromkeys(digest for digest, _size in pairs))
         elif media_type in INDEX_TYPES:
-            if "config" in document or "layers" in document:
+            if "config" in document or "layers" in document or not isinstance(document["manifests"], list):
                 return None
             children = tuple(_plain_pair(one) for one in document["manifests"])
             if None in children:
