@@ -102,7 +102,7 @@ class RealRegistry:
         users: names of the accounts it knows; see PASSWORDS.
     """
 
-    def __init__(self, home, *, delete, readonly, users, tls, cache, proxy, config, data, disk, authority):
+    def __init__(self, home, *, delete, readonly, users, tls, cache, proxy, config, data, authority, disk=None):
         self.name = f"test-registry-{uuid.uuid4().hex[:12]}"
         self.image = image()
         inspected = json.loads(docker("image", "inspect", self.image))[0]
@@ -296,10 +296,9 @@ class Registries:
             disk: its storage is in memory and no larger than this ("8m"); `data` is not used then.
         """
         options = {"delete": delete, "readonly": readonly, "users": users, "tls": tls, "cache": cache, "proxy": proxy}
-        options["disk"] = disk
         authority = self.authority if tls else None
         home = self._home / f"registry{len(self._started)}"
-        registry = RealRegistry(home, config=config, data=data, authority=authority, **options)
+        registry = RealRegistry(home, config=config, data=data, authority=authority, disk=disk, **options)
         self._started.append(registry)
         registry.create()
         return registry

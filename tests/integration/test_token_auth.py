@@ -197,7 +197,7 @@ def test_a_token_that_ends_is_replaced(place):
     token_server.set(life=2)
     try:
         client = registry.client()
-        for _ in range(6):
+        for _number in range(6):
             assert may(client, "pull")
             time.sleep(0.7)
     finally:

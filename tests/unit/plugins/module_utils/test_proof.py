@@ -158,7 +158,6 @@ def test_docker_sends_the_account_to_the_registry_and_never_to_a_mirror(engine, 
     assert sent == [("reg:5000/homelab-canary", ("nodes", "canary")), (MIRRORED, None)]
 
 
-
 def k3s(home, body):
     path = home / "k3s"
     path.write_text(f'#!/bin/sh\necho "$@" >>{home}/calls\n{body}\n', encoding="utf-8")
