@@ -21,7 +21,7 @@ git ls-files -z -co --exclude-standard | xargs -0 ls -d 2>/dev/null | tar -cT - 
 cd "$work/my registry clone"
 ARGS="-e registry_container_name=homelab-quickstart -e registry_network_name=homelab-quickstart"
 ARGS+=" -e registry_port=$port -e registry_debug_port=5056 -e registry_home=$home"
-ARGS+=" -e __jobs_program=$home-registryctl -e __jobs_config_dir=$home/etc -e __jobs_state_dir=$home/jobs"
+ARGS+=" -e __jobs_program=$home-registryctl -e __jobs_config_dir=$home/etc -e __jobs_state_dir=$home/jobs -e __jobs_unit=quickstart-registry"
 export ARGS
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 cleanup() {

@@ -34,6 +34,8 @@ _PER_CENT = (int, float)
 TYPES = {"guard": {"warn": _PER_CENT, "critical": _PER_CENT, "cleanup": YES_NO}}
 STATE_DIR = "/var/lib/homelab-registry"
 RESULT = "guard.json"
+#: What of a policy lets anything go.
+_LETS_GO = ("keep_last", "max_age", "rules")
 _WORDS = {
     guard.CRITICAL: "is nearly full",
     guard.NO_POLICY: "fills up, and no clean-up policy is set",
@@ -72,7 +74,8 @@ def _run(arguments):
     state = Path(config.get("state_dir") or STATE_DIR, RESULT)
     earlier = _earlier(state)
     memory = guard.Memory.from_dict(earlier.get("memory"))
-    has_policy = bool((config.get("cleanup") or {}).get("policy")) and section.get("cleanup", True)
+    policy = (config.get("cleanup") or {}).get("policy") or {}
+    has_policy = any(policy.get(key) is not None for key in _LETS_GO) and section.get("cleanup", True)
     started, clock = now(), time.time()
     disk = file_system(path)
     before = limits.level(disk.percent)
@@ -135,7 +138,9 @@ def _clean(arguments, state_dir, started):
         # Somebody else is at it, which is as good; the next hour looks again.
         return {"at": started, "status": code, "failed": False, "error": None}
     error = done.get("error") or done.get("refused")
-    return {"at": started, "status": code, "failed": code != OK, "error": error if code != OK else None}
+    # Why it kept what it kept; a node that was never asked what it uses, for one.
+    notes = [one for one in done.get("notes") or [] if isinstance(one, str)]
+    return {"at": started, "status": code, "failed": code != OK, "error": error if code != OK else None, "notes": notes}
 
 
 def _tell(config, why, state, cleanup):
@@ -147,6 +152,8 @@ def _tell(config, why, state, cleanup):
     text = [f"{state}."]
     if cleanup and cleanup.get("error") and why:
         text.append(f"The clean-up says: {cleanup['error']}")
+    if cleanup and why:
+        text += (cleanup.get("notes") or [])[:3]
     if why == guard.NO_POLICY:
         text.append("Set cleanup_keep_last or cleanup_max_age and run site.yml, or delete images by hand.")
     elif why:

@@ -31,7 +31,7 @@ from ..on_calendar import parse, span
 from ..report.numbers import duration
 from ..report.table import render
 from ..text_file import read_text, write_atomic
-from .common import BUSY, LIST, NOTHING_DONE, OK, common_options, load_config, say
+from .common import BUSY, LIST, NOTHING_DONE, OK, SOME_FAILED, common_options, load_config, say
 
 TYPES = {"schedule": {"jobs": LIST}}
 #: Of a job: what may be in it, and what must.
@@ -217,7 +217,8 @@ def _for_ever(arguments, memory):
             if following.at <= now:
                 memory.keep(job.name, slot=caught_up(job, following.slot, now), started=now, exit=None, finished=None)
                 code = _start(job, arguments)
-                if code not in (OK, BUSY):  # as the timers' services do
+                # as the timers' services do; the guard tells of a full disk itself
+                if code not in (OK, BUSY) and (job.command[0], code) != ("guard", SOME_FAILED):
                     _start(Job(f"notify {job.name}", "", ("notify", job.command[0])), arguments)
                 memory.keep(job.name, exit=code, finished=time.time())
                 following = decide(job, memory.last(job.name, time.time()), host)

@@ -278,8 +278,6 @@ def prepare(settings: dict) -> Request:
     """
     get = settings.get
     url = (get("url") or "").rstrip("/")
-    if not url:
-        raise HomelabError("the registry that is to be cleaned up is not named", "url", "give it as http://host:port")
     if not re.match(r"https?://[^/]", url):
         raise HomelabError(
             f"{get('url')!r} is not a registry's address", "url", "write it as http://host:port or https://host:port"

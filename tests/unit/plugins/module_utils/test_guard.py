@@ -262,6 +262,20 @@ def test_a_cleanup_that_fails_is_told_with_its_reason(host):
     assert host.kept["cleanup"]["status"] == 2
 
 
+def test_why_a_cleanup_kept_so_much_is_told(host):
+    host.percent, host.result = 76, {"notes": ["n1 was never asked what it uses; nothing goes until it was"]}
+    host.guard()
+    assert "n1 was never asked what it uses" in host.told()[0]
+
+
+def test_a_policy_that_only_protects_is_none(host):
+    host.settings["cleanup"] = {"policy": {"protect": ["v*"], "keep_last": None}}
+    host.percent = 76
+    host.guard()
+    assert host.cleanups == []
+    assert "no clean-up policy is set" in host.out
+
+
 def test_a_cleanup_of_somebody_else_is_under_way(host):
     host.percent, host.code = 76, 75
     host.guard()

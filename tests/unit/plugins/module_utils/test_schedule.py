@@ -171,8 +171,8 @@ def place(tmp_path):
     program = tmp_path / "registryctl"
     program.write_bytes(zipapp_build.build(Path(zipapp_build.__file__).parent))
 
-    def settings(*jobs):
-        text = json.dumps({"state_dir": str(tmp_path / "state"), "schedule": {"jobs": list(jobs)}})
+    def settings(*jobs, **more):
+        text = json.dumps({"state_dir": str(tmp_path / "state"), "schedule": {"jobs": list(jobs)}, **more})
         (tmp_path / "new").write_text(text, encoding="utf-8")
         (tmp_path / "new").replace(tmp_path / "settings.json")
 
@@ -237,6 +237,19 @@ def test_a_missed_run_is_made_up_for_once_and_a_stuck_one_is_stopped(place):
     assert time.time() - first["slot"] < 86400
     listed = subprocess.run(place.call("--list"), capture_output=True, text=True, check=True, timeout=20).stdout
     assert [line.split()[0].strip("-") for line in listed.splitlines()] == ["job", "", "daily", "stuck"]
+
+
+def test_a_failure_is_told(place, tmp_path):
+    told = {"command": ["/bin/sh", "-c", f"cat >>{tmp_path}/told"], "host": "nas"}
+    place({"name": "fails", "on_calendar": "*:*:*", "command": ["schedule", "--now", "nothing"]}, notify=told)
+    with subprocess.Popen(place.call(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as running:
+        try:
+            once = remembered(place, "fails", lambda entry: entry.get("exit") == 2)
+            remembered(place, "fails", lambda entry: (entry.get("started") or 0) > once["started"])
+        finally:
+            running.send_signal(signal.SIGTERM)
+            running.wait(timeout=20)
+    assert (tmp_path / "told").read_text(encoding="utf-8").count("nas: registry schedule failed") == 1
 
 
 def test_one_job_by_hand(place):
