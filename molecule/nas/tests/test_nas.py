@@ -3,14 +3,18 @@
 """A registry on an appliance without Python, used from a Docker node and a k3s board, and all that can happen to it."""
 
 import json
+import os
+import shutil
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
+import yaml
 from ansible_run import PROJECT, run_playbook
 from former import IMAGES, URL, former
 from testinfra_common import PAYLOAD, node, ok, wait_for
-from upstream import Registry
+from upstream import Registry, layer, push
 
 REGISTRY = "172.30.55.30:5000"
 VOLUME = "/shares/Volume_1"
@@ -105,6 +109,35 @@ def test_garbage_is_collected_and_every_image_is_whole():
     assert json.loads(registryctl("gc", "--json", "--dry-run"))["changed"] is False
     assert json.loads(registryctl("verify", "--json"))["whole"] is True
     ok(node("lab-n12"), f"docker push {REGISTRY}/library/nas-only:1")
+
+
+@pytest.fixture
+def without_board(tmp_path):
+    """The inventory without the board: the stand-in for k3s cannot tell which images are in use."""
+    shutil.copytree(Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent, tmp_path / "inventory")
+    file = tmp_path / "inventory" / "ansible_inventory.yml"
+    data = yaml.safe_load(file.read_text(encoding="utf-8"))
+
+    for group in data.values():
+        group.get("hosts", {}).pop("lab-k3s-server", None)
+    file.write_text(yaml.safe_dump(data), encoding="utf-8")
+    return tmp_path / "inventory"
+
+
+def test_a_clean_up_runs_there_as_it_was_planned(without_board):
+    ours = Registry(f"http://{REGISTRY}")
+    for tag in ("1", "2", "3"):
+        push(ours, "team/many", tag, [layer(f"many-{tag}", 1 << 16)], platforms=("linux/amd64",))
+    rules = [{"repositories": "team/many", "keep_last": 1}]
+    run = run_playbook("cleanup.yml", "--check", inventory=without_board, env=HOME, cleanup_rules=rules)
+    assert run.code == 0, run.output
+    run.says("2 would delete")
+    assert sorted(ours.tags("team/many")) == ["1", "2", "3"]
+    run = run_playbook("cleanup.yml", inventory=without_board, env=HOME, cleanup_rules=rules)
+    assert run.code == 0, run.output
+    assert ours.tags("team/many") == ["3"]
+    assert json.loads(registryctl("gc", "--json", "--dry-run"))["changed"] is False, "it was collected at once"
+    assert "lab-n12" in appliance(f"cat {VOLUME}/registry/jobs/state/in-use.json")
 
 
 # --- the registry of the time before ----------------------------------------------------------------------------
