@@ -10,7 +10,7 @@ import pytest
 from ansible_collections.homelab.registry.plugins.module_utils.oci.client import ReadOnly, Registry
 from ansible_collections.homelab.registry.plugins.module_utils.oci.manifest import digest_of
 from ansible_run import run_playbook
-from testinfra_common import ADDRESSES, node, ok
+from testinfra_common import ADDRESSES, node, ok, wait_for
 from upstream import layer, push
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -93,7 +93,7 @@ def test_damage_is_found_told_and_healed(host, registry, told):
     lost = digest_of(LAYER[0])
     ok(host, f"truncate -s 100 {blob(lost)}")
     assert start(host, "verify") != 0
-    assert f"damaged images: {MIRRORED}:1.0" in told()
+    wait_for("the failure is told", lambda: f"damaged images: {MIRRORED}:1.0" in told())
     run = run_playbook("verify.yml")
     assert run.code != 0
     run.says(f"{MIRRORED}:1.0", "has 100 bytes instead of", "mirror.yml -e heal=true")
