@@ -54,6 +54,13 @@ def answers():
     return node("lab-n12").run(f"curl -fsS http://{REGISTRY}/v2/").rc == 0
 
 
+@pytest.fixture(scope="module", autouse=True)
+def former_goes():
+    """Later scenarios have the same hosts."""
+    yield
+    node("lab-reg").run("docker rm -fv former")
+
+
 # --- in use ---------------------------------------------------------------------------------------------------
 def test_it_has_no_python():
     assert appliance("command -v python3 python || echo none") == "none"
