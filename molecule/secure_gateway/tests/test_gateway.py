@@ -212,7 +212,7 @@ def test_no_secret_is_seen_anywhere():
         assert ok(node(name), f"{search} 2>/dev/null; rm /root/hidden") == "", name
     assert [(place, secret[:16]) for place, text in places.items() for secret in hidden if secret in text] == []
     # the search finds what is there
-    assert "gateway_request_rate" in places["the output of ansible-playbook -vvv --diff"]
+    assert "homelab.registry.gateway : " in places["the output of ansible-playbook -vvv --diff"]
     assert "registry-gateway" in places["docker inspect"]
     # new passwords and another limit were taken in without a restart
     assert ok(node(HOST), "docker inspect -f '{{.State.StartedAt}}' registry-gateway registry") == started
