@@ -93,6 +93,8 @@ def test_the_settings_are_what_registryctl_reads(runs):
     assert json.loads(path.read_text()) == {
         "registry": SETTINGS["registry"],
         "mirror": {**SETTINGS["mirror"], "images": IMAGES},
+        # nothing is set for these
+        **dict.fromkeys(("host", "cleanup", "verify", "guard", "notify"), {}),
         "state_dir": str(runs[0] / "state"),
     }
 
