@@ -173,7 +173,8 @@ def secrets(passwords):
             found |= {text, json.dumps(text)[1:-1], base64.b64encode(text.encode()).decode("ascii")}
     files = {name: node(HOST).file(f"/srv/registry/gateway/{name}").content_string for name in (
         "nginx.conf", "tls.key", "htpasswd")}
-    way = re.search(r'Authorization "Basic ([A-Za-z0-9+/=]+)"', files["nginx.conf"])[1]  # the account behind the gateway
+    # the account behind the gateway
+    way = re.search(r'Authorization "Basic ([A-Za-z0-9+/=]+)"', files["nginx.conf"])[1]
     found |= {way, base64.b64decode(way).decode().split(":")[1]}
     found |= {line for line in files["tls.key"].splitlines() if len(line) > 40}
     return found | {line.split(":")[1] for line in files["htpasswd"].splitlines()}
