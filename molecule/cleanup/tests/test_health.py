@@ -38,7 +38,8 @@ def registry():
 @pytest.fixture(autouse=True)
 def told(host):
     """What somebody was told since the test began."""
-    ok(host, "rm -f /srv/told")
+    # also what it remembers to have told: the same is told once a day
+    ok(host, f"rm -f /srv/told {STATE}/notified.json")
     return lambda: host.run("cat /srv/told").stdout
 
 
