@@ -112,7 +112,7 @@ def test_garbage_is_collected_and_every_image_is_whole():
     digest = ours.head_manifest("172.30.55.10_5055/team/app", "1.0")
     ours.delete_manifest("172.30.55.10_5055/team/app", digest)
     collected = json.loads(registryctl("gc", "--json"))
-    assert collected["freed"] > 1 << 18
+    assert collected["blobs"] > 0 and collected["freed"] > 0, "the index; its platforms are manifests without a tag"
     assert json.loads(registryctl("gc", "--json", "--dry-run"))["changed"] is False
     assert json.loads(registryctl("verify", "--json"))["whole"] is True
     ok(node("lab-n12"), f"docker push {REGISTRY}/library/nas-only:1")
