@@ -152,18 +152,11 @@ def test_a_running_upload_is_drained():
 WRONG = {
     "a port that is no number": ({"registry_port": "five"}, ["registry_port", "five", "int"]),
     # one run for all that the preflight says, in one message
-    "a port out of range, a misspelt variable, compose over ssh": (
-        {
-            "registry_port": 70000,
-            "registry_bind_adress": "127.0.0.1",
-            "registry_docker_host": "ssh://root@lab-nas",
-            "registry_deploy": "compose",
-        },
+    "a port out of range and a misspelt variable": (
+        {"registry_port": 70000, "registry_bind_adress": "127.0.0.1"},
         [
             "registry_port is 70000: choose a port between 1 and 65535",
             "registry_bind_adress is no variable of this role: did you mean registry_bind_address?",
-            "registry_deploy is compose",
-            "registry_deploy=container",
         ],
     ),
     "an unknown key": (
