@@ -20,6 +20,7 @@ author:
   - homelab.registry contributors (@homelab-registry)
 extends_documentation_fragment:
   - homelab.registry.attributes
+  - homelab.registry.access
 attributes:
   check_mode:
     support: full
@@ -38,26 +39,6 @@ options:
   username:
     description: An account that may push there. Without one O(docker_config) is asked.
     type: str
-  password:
-    description: Its password.
-    type: str
-  ca_path:
-    description: PEM file with the CA of its certificate.
-    type: path
-  client_cert:
-    description: PEM file with a client certificate for it.
-    type: path
-  client_key:
-    description: PEM file with the key of O(client_cert).
-    type: path
-  validate_certs:
-    description: Whether its certificate must be valid.
-    type: bool
-    default: true
-  timeout:
-    description: Seconds for connecting and for each read or write.
-    type: int
-    default: 60
   images:
     description:
       - A string with images separated by commas or blanks, or a list of strings and mappings.
@@ -283,28 +264,16 @@ source_requests:
 from contextlib import nullcontext
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.homelab.registry.plugins.module_utils import lock
+from ansible_collections.homelab.registry.plugins.module_utils import arguments, lock
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
 from ansible_collections.homelab.registry.plugins.module_utils.mirroring.run import prepare
-
-
-def access_spec():
-    return {
-        "username": {"type": "str"},
-        "password": {"type": "str", "no_log": True},
-        "ca_path": {"type": "path"},
-        "client_cert": {"type": "path"},
-        "client_key": {"type": "path"},
-        "validate_certs": {"type": "bool", "default": True},
-        "timeout": {"type": "int", "default": 60},
-    }
 
 
 def main():
     module = AnsibleModule(
         argument_spec={
             "url": {"type": "str", "required": True},
-            **access_spec(),
+            **arguments.access(),
             "images": {"type": "raw", "required": True},
             "platforms": {"type": "list", "elements": "str", "default": []},
             "referrers": {"type": "bool", "default": False},
@@ -319,7 +288,11 @@ def main():
                 "type": "list",
                 "elements": "dict",
                 "default": [],
-                "options": {"registry": {"type": "str", "required": True}, "url": {"type": "str"}, **access_spec()},
+                "options": {
+                    "registry": {"type": "str", "required": True},
+                    "url": {"type": "str"},
+                    **arguments.access(),
+                },
             },
             "docker_config": {"type": "path"},
             "heal": {"type": "list", "elements": "dict"},

@@ -23,6 +23,7 @@ author:
   - homelab.registry contributors (@homelab-registry)
 extends_documentation_fragment:
   - homelab.registry.attributes
+  - homelab.registry.access
 attributes:
   check_mode:
     support: full
@@ -39,26 +40,6 @@ options:
   username:
     description: An account that may delete there.
     type: str
-  password:
-    description: Its password.
-    type: str
-  ca_path:
-    description: PEM file with the CA of its certificate.
-    type: path
-  client_cert:
-    description: PEM file with a client certificate for it.
-    type: path
-  client_key:
-    description: PEM file with the key of O(client_cert).
-    type: path
-  validate_certs:
-    description: Whether its certificate must be valid.
-    type: bool
-    default: true
-  timeout:
-    description: Seconds for connecting and for each read or write.
-    type: int
-    default: 60
   policy:
     description: What stays. Without O(policy.keep_last) and O(policy.max_age) no tag goes.
     type: dict
@@ -274,7 +255,7 @@ source:
 from contextlib import nullcontext
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.homelab.registry.plugins.module_utils import lock
+from ansible_collections.homelab.registry.plugins.module_utils import arguments, lock
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
 from ansible_collections.homelab.registry.plugins.module_utils.report.cleanup import outcome_line
 from ansible_collections.homelab.registry.plugins.module_utils.retention.run import prepare
@@ -284,13 +265,7 @@ def argument_spec():
     raw = {"type": "raw"}
     return {
         "url": {"type": "str", "required": True},
-        "username": {"type": "str"},
-        "password": {"type": "str", "no_log": True},
-        "ca_path": {"type": "path"},
-        "client_cert": {"type": "path"},
-        "client_key": {"type": "path"},
-        "validate_certs": {"type": "bool", "default": True},
-        "timeout": {"type": "int", "default": 60},
+        **arguments.access(),
         "policy": {
             "type": "dict",
             "default": {},
@@ -312,19 +287,7 @@ def argument_spec():
         "host": {
             "type": "dict",
             "options": {
-                "docker_host": {"type": "str", "default": "unix:///var/run/docker.sock"},
-                "container": {"type": "str", "default": "registry"},
-                "data_path": {"type": "path"},
-                "config_path": {"type": "path"},
-                "redis": {
-                    "type": "dict",
-                    "options": {
-                        "addr": {"type": "str"},
-                        "username": {"type": "str"},
-                        "password": {"type": "str", "no_log": True},
-                        "db": {"type": "int"},
-                    },
-                },
+                **arguments.container(),
             },
         },
         "used": {"type": "dict", "default": {}},

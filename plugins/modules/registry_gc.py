@@ -22,6 +22,7 @@ author:
   - homelab.registry contributors (@homelab-registry)
 extends_documentation_fragment:
   - homelab.registry.attributes
+  - homelab.registry.access
 attributes:
   check_mode:
     support: full
@@ -38,26 +39,6 @@ options:
   username:
     description: An account that may push.
     type: str
-  password:
-    description: Its password.
-    type: str
-  ca_path:
-    description: PEM file with the CA of the registry's certificate.
-    type: path
-  client_cert:
-    description: PEM file with a client certificate for it.
-    type: path
-  client_key:
-    description: PEM file with the key of O(client_cert).
-    type: path
-  validate_certs:
-    description: Whether its certificate must be valid.
-    type: bool
-    default: true
-  timeout:
-    description: Seconds for connecting and for each read or write.
-    type: int
-    default: 20
   docker_host:
     description: Socket of the engine that runs the registry's container.
     type: str
@@ -193,20 +174,17 @@ summary:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.homelab.registry.plugins.module_utils import lock
+from ansible_collections.homelab.registry.plugins.module_utils import arguments, lock
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
 from ansible_collections.homelab.registry.plugins.module_utils.report.gc import gc_summary
 from ansible_collections.homelab.registry.plugins.module_utils.storage.maintenance import collect
-
-ACCESS = ("url", "username", "password", "ca_path", "client_cert", "client_key", "validate_certs", "timeout")
-HOST = ("docker_host", "container", "data_path", "config_path", "redis")
 
 
 def run(module):
     params = module.params
     settings = {
-        "host": {key: params[key] for key in HOST},
-        "access": {key: params[key] for key in ACCESS},
+        "host": {key: params[key] for key in arguments.container()},
+        "access": {key: params[key] for key in ("url", *arguments.access())},
         "state_dir": params["state_dir"],
         "upload_age": params["upload_age"],
         "damaged": params["damaged"],
@@ -221,26 +199,8 @@ def main():
     module = AnsibleModule(
         argument_spec={
             "url": {"type": "str", "required": True},
-            "username": {"type": "str"},
-            "password": {"type": "str", "no_log": True},
-            "ca_path": {"type": "path"},
-            "client_cert": {"type": "path"},
-            "client_key": {"type": "path"},
-            "validate_certs": {"type": "bool", "default": True},
-            "timeout": {"type": "int", "default": 20},
-            "docker_host": {"type": "str", "default": "unix:///var/run/docker.sock"},
-            "container": {"type": "str", "default": "registry"},
-            "data_path": {"type": "path"},
-            "config_path": {"type": "path"},
-            "redis": {
-                "type": "dict",
-                "options": {
-                    "addr": {"type": "str"},
-                    "username": {"type": "str"},
-                    "password": {"type": "str", "no_log": True},
-                    "db": {"type": "int"},
-                },
-            },
+            **arguments.access(),
+            **arguments.container(),
             "upload_age": {"type": "float", "default": 168},
             "damaged": {"type": "list", "elements": "str", "default": []},
             "state_dir": {"type": "path", "default": "/var/lib/homelab-registry"},

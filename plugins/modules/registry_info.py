@@ -19,6 +19,7 @@ author:
   - homelab.registry contributors (@homelab-registry)
 extends_documentation_fragment:
   - homelab.registry.attributes
+  - homelab.registry.access
 attributes:
   check_mode:
     support: full
@@ -37,26 +38,6 @@ options:
   username:
     description: An account that may read everything. Without one O(docker_config) is asked.
     type: str
-  password:
-    description: Its password.
-    type: str
-  ca_path:
-    description: PEM file with the CA of its certificate.
-    type: path
-  client_cert:
-    description: PEM file with a client certificate for it.
-    type: path
-  client_key:
-    description: PEM file with the key of O(client_cert).
-    type: path
-  validate_certs:
-    description: Whether its certificate must be valid.
-    type: bool
-    default: true
-  timeout:
-    description: Seconds for connecting and for each read or write.
-    type: int
-    default: 60
   docker_config:
     description: A Docker C(config.json) with the account, by default that of the user.
     type: path
@@ -143,6 +124,7 @@ verify:
 from functools import partial
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.homelab.registry.plugins.module_utils import arguments
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
 from ansible_collections.homelab.registry.plugins.module_utils.mirroring.run import (
     host_of,
@@ -181,13 +163,7 @@ def main():
     module = AnsibleModule(
         argument_spec={
             "url": {"type": "str"},
-            "username": {"type": "str"},
-            "password": {"type": "str", "no_log": True},
-            "ca_path": {"type": "path"},
-            "client_cert": {"type": "path"},
-            "client_key": {"type": "path"},
-            "validate_certs": {"type": "bool", "default": True},
-            "timeout": {"type": "int", "default": 60},
+            **arguments.access(),
             "docker_config": {"type": "path"},
             "data_path": {"type": "path"},
             "contents": {"type": "bool", "default": True},

@@ -393,7 +393,7 @@ def test_the_package_is_a_way_to_an_image():
     try:
         run = run_playbook(SERVER, inventory=inventory)
         assert run.code == 0, run.output
-        run.says("from the distribution's package docker-registry")
+        run.says("from the distribution's package")
         assert run_playbook(SERVER, inventory=inventory).changed("localhost") == 0
         wait_for("it answers", lambda: os.system("curl -fsS http://127.0.0.1:5031/v2/ >/dev/null") == 0)
     finally:

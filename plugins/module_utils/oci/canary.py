@@ -22,6 +22,9 @@ from .manifest import OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST, diges
 NAME = "homelab-canary"
 REPOSITORIES = (f"library/{NAME}", NAME)
 TAG = "1"
+#: Marks the throw-away manifests with which the server's probe tries to write, and its configuration.
+PROBE = "homelab.registry.probe"
+PROBE_CONFIG = b"{}"
 PLATFORMS = ("linux/amd64", "linux/arm64", "linux/arm/v7", "linux/arm/v6", "linux/386", "linux/riscv64")
 
 

@@ -142,21 +142,22 @@ def _latency(registry: Registry) -> float:
 def _round_trip(registry: Registry, delete: bool) -> tuple[bool, str]:
     """Push a throw-away manifest, read it back, delete it. Its blobs are the same each time: nothing grows."""
     repository = canary.NAME
-    config = registry.put_blob(repository, b"{}")
+    config = registry.put_blob(repository, canary.PROBE_CONFIG)
     manifest = json.dumps(
         {
             "schemaVersion": 2,
             "mediaType": OCI_MANIFEST,
-            "config": {"mediaType": OCI_CONFIG, "digest": config, "size": 2},
+            "config": {"mediaType": OCI_CONFIG, "digest": config, "size": len(canary.PROBE_CONFIG)},
             "layers": [],
             # A digest of its own each time, or a stale cache entry of the last, deleted one could be met. Where
             # nothing can be deleted it stays the same, so that nothing piles up.
-            "annotations": {"homelab.registry.probe": str(time.time_ns() if delete else 0)},
+            "annotations": {canary.PROBE: str(time.time_ns() if delete else 0)},
         }
     ).encode("ascii")
     wanted = digest_of(manifest)
     registry.put_manifest(repository, "probe", manifest, OCI_MANIFEST)
-    if registry.get_manifest(repository, "probe") != manifest or registry.get_blob(repository, config) != b"{}":
+    seen = registry.get_manifest(repository, "probe"), registry.get_blob(repository, config)
+    if seen != (manifest, canary.PROBE_CONFIG):
         return False, "what was written is not what is read back"
     answer = registry.delete_manifest(repository, wanted)
     if delete and answer.status != 202:

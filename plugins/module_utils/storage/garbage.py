@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ..errors import HomelabError
+from ..oci import canary
 from ..oci.manifest import digest_fault
 from ..oci.reference import repository_fault, tag_fault
 from ..text_file import read_text, write_atomic
@@ -34,6 +35,8 @@ UPLOAD_AGE = 168
 TRASH = ".homelab-removed"
 _PARTS = ("_manifests", "_layers", "_uploads")
 _CHUNK = 1 << 20
+#: Bytes that a probe's manifest has at most.
+_PROBE_SIZE = 1024
 
 
 # --- planning -----------------------------------------------------------------------------------------------
@@ -42,7 +45,8 @@ class Plan:
     """What there is to collect.
 
     Attributes:
-        sweep: what the server's garbage collection will do; `freed` its bytes.
+        sweep: what the server's garbage collection will do; `freed` its bytes. Empty if there are only the bytes that
+            site.yml's probe leaves each time: they are not worth a server without writes, and go with the next garbage.
         uploads: abandoned ones; `upload_bytes` their bytes.
         empty: repositories with no tag, no manifest and no other upload.
         lost: digests that a client can pull and that the server would delete all the same: never sweep then.
@@ -96,7 +100,23 @@ def plan_garbage(tree: Tree, major: int, upload_age: float = UPLOAD_AGE, now: fl
     plan.lost = sorted(plan.sweep.blobs & reached.served)
     plan.last_copies = sorted((plan.sweep.blobs & reached.named) - reached.served)
     plan.refusals = _refusals(tree, plan, reached)
+    if all(_is_of_a_probe(tree, digest, sizes[digest]) for digest in plan.sweep.blobs) and all(
+        digest in plan.sweep.blobs for _repository, digest in plan.sweep.layer_links
+    ):
+        plan.sweep.blobs, plan.sweep.layer_links, plan.freed = set(), set(), 0
     return plan
+
+
+def _is_of_a_probe(tree: Tree, digest: str, size: int) -> bool:
+    """Whether a blob is what `server.probe` has written to try the server, and deleted again."""
+    if size > _PROBE_SIZE:
+        return False
+    try:
+        with tree.open_blob(digest) as blob:
+            data = blob.read(_PROBE_SIZE)
+    except OSError:
+        return False
+    return data == canary.PROBE_CONFIG or f'"{canary.PROBE}":'.encode("ascii") in data
 
 
 def _refusals(tree: Tree, plan: Plan, reached: Reach) -> list[str]:

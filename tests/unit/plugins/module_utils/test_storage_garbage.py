@@ -75,6 +75,20 @@ def test_nothing_to_do(disk, major):
     assert plan_garbage(disk.tree(), major).nothing
 
 
+@pytest.mark.parametrize("major", [2, 3])
+def test_the_few_bytes_of_a_probe_alone_close_no_server(disk, major):
+    """Each site.yml leaves some; they go with the first garbage of somebody else."""
+    disk.multi("homelab-canary", "1")
+    for time in (b"1", b"2"):
+        disk.blob("homelab-canary", b'{"annotations":{"homelab.registry.probe":"' + time + b'"}}')
+    disk.blob("homelab-canary", b"{}")
+    plan = plan_garbage(disk.tree(), major)
+    assert (plan.nothing, plan.sweep.blobs, plan.freed) == (True, set(), 0)
+    disk.blob("app", b"x")
+    plan = plan_garbage(disk.tree(), major)
+    assert (plan.nothing, len(plan.sweep.blobs)) == (False, 4)
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [

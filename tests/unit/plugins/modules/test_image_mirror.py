@@ -176,11 +176,8 @@ def test_it_runs_on_its_own_as_on_a_host(lab):
     assert lab.writes() == []
 
 
-def test_every_setting_of_the_core_is_an_option_and_documented():
-    documented = yaml.safe_load(image_mirror.DOCUMENTATION)["options"]
+def test_every_value_is_documented():
     returned = yaml.safe_load(image_mirror.RETURN)
-    assert set(image_mirror.access_spec()) <= set(documented)
-    assert set(image_mirror.access_spec()) <= set(documented["upstreams"]["suboptions"])
     assert set(returned) == {
         "images",
         "pruned",
