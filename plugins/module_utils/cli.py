@@ -10,19 +10,28 @@ is no option for a password: the command line of a process is everybody's to rea
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import signal
 import sys
 
 from . import lock
-from .ctl import cleanup, common, gc, guard, mirror, notify, schedule, verify
 from .ctl.common import BUSY, INTERRUPTED, NOTHING_DONE, SOME_FAILED, say
 from .errors import HomelabError
 
 VERSION = "0.1.0"
-VERBS = (mirror, cleanup, gc, verify, guard, notify, schedule)
-#: What may be in the settings file.
-TYPES = {**common.TYPES, **{key: types for verb in VERBS for key, types in verb.TYPES.items()}}
+#: Verb to its file in ctl/. Only the one that is asked for is loaded: a run that finds nothing to do is mostly the
+#: program's own start.
+VERBS = {
+    "mirror": "mirror",
+    "cleanup": "cleanup",
+    "gc": "gc",
+    "recover": "gc",
+    "verify": "verify",
+    "guard": "guard",
+    "notify": "notify",
+    "schedule": "schedule",
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,7 +44,8 @@ def main(argv: list[str] | None = None) -> int:
         The exit code: 0 all is done, 1 some images failed, 2 nothing could be done, 75 another run holds the lock,
         130 interrupted.
     """
-    arguments = _parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = _parser(argv).parse_args(argv)
     # systemd stops a unit with SIGTERM; like Ctrl-C it lets the run keep what it has learnt.
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -56,12 +66,13 @@ def _interrupt(_number, _frame):
     raise KeyboardInterrupt
 
 
-def _parser():
+def _parser(argv):
     parser = argparse.ArgumentParser(prog="registryctl", description="Run a private registry well for years.")
     parser.add_argument("--version", action="version", version=f"registryctl {VERSION}")
     # A verb may run another one, as who types it would.
-    parser.set_defaults(types=TYPES, main=main)
+    parser.set_defaults(main=main)
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for verb in VERBS:
-        verb.add_parser(verbs)
+    wanted = [VERBS[argv[0]]] if argv and argv[0] in VERBS else dict.fromkeys(VERBS.values())
+    for name in wanted:
+        importlib.import_module(f".ctl.{name}", __package__).add_parser(verbs)
     return parser

@@ -13,32 +13,8 @@ from .. import lock
 from ..errors import HomelabError
 from ..report.cleanup import cleanup_summary, cleanup_totals
 from ..retention.run import prepare
-from .common import (
-    LIST,
-    MAPPING,
-    NOTHING_DONE,
-    OK,
-    SOME_FAILED,
-    TEXT,
-    YES_NO,
-    access_of,
-    common_options,
-    load_config,
-    locked,
-    now,
-    say,
-    write_result,
-)
-
-TYPES = {
-    "cleanup": {
-        "policy": MAPPING,
-        "gc": YES_NO,
-        "in_use_path": TEXT,
-        "in_use_days": (int, float),
-        "nodes": LIST,
-    },
-}
+from .common import NOTHING_DONE, OK, SOME_FAILED, access_of, common_options, locked, now, say, write_result
+from .settings import load_config
 
 
 def add_parser(verbs: argparse._SubParsersAction) -> None:
@@ -98,7 +74,7 @@ def cleanup_settings(arguments: argparse.Namespace, config: dict) -> dict:
 def _run(arguments):
     started = now()
     try:
-        config = load_config(arguments.config, arguments.types, optional=bool(arguments.to))
+        config = load_config(arguments.config, optional=bool(arguments.to))
         request = prepare(cleanup_settings(arguments, config))
         with locked(arguments, config, exclusive=True, verb="registryctl cleanup"):
             report = request.run(check=arguments.dry_run, progress=_say_line)

@@ -1,18 +1,16 @@
 # Copyright (c) 2026, homelab.registry contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What every verb of registryctl has in common: exit codes, settings, the lock, progress, the result file.
+"""What every verb of registryctl has in common: exit codes, arguments, the lock, progress, the result file.
 
-A verb is a file beside this one with ``TYPES``, its sections of the settings file; ``add_parser(verbs)``; and the
-function that runs it, which takes the parsed arguments and returns an exit code.
+A verb is a file beside this one with ``add_parser(verbs)`` and the function that runs it, which takes the parsed
+arguments and returns an exit code.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -20,22 +18,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from .. import lock
-from ..errors import HomelabError
-from ..mirroring.run import ACCESS
 from ..report.progress import Bar, Lines, Meter
 from ..text_file import write_atomic
+from .settings import CONFIG
 
-CONFIG = "/etc/homelab-registry/registryctl.json"
 #: Exit codes. BUSY is EX_TEMPFAIL: nothing is wrong, the next run will do it.
 OK, SOME_FAILED, NOTHING_DONE, BUSY, INTERRUPTED = 0, 1, 2, 75, 130
-
-#: Types of a setting's value.
-TEXT, YES_NO, NUMBER, LIST, MAPPING = (str,), (bool,), (int,), (list,), (dict,)
-#: The settings that are no verb's own; a mapping of types is a section.
-TYPES = {
-    "registry": {**dict.fromkeys(ACCESS, TEXT), "validate_certs": YES_NO, "timeout": (int, float)},
-    "state_dir": TEXT,
-}
 
 
 def say(message: object, code: int) -> int:
@@ -70,75 +58,6 @@ def common_options(parser: argparse.ArgumentParser, *, to: bool = False, dry_run
 
 
 # --- settings -----------------------------------------------------------------------------------------------
-def load_config(given: str | None, types: dict, optional: bool = False) -> dict:
-    """Read and check the settings; `{}` where there are none.
-
-    Args:
-        given: the file, None for the usual one.
-        types: what may be in it; cli.py sets it as ``arguments.types``.
-        optional: whether the usual one may be left out if this user may not read it.
-
-    Raises:
-        HomelabError: the file is not there although it was named, cannot be read, is not JSON, has an unknown key or
-            a value of the wrong type, or holds a password and can be read by others.
-    """
-    path = Path(given or CONFIG)
-    try:
-        with path.open(encoding="utf-8") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            text = file.read()
-    except FileNotFoundError as error:
-        if given:
-            raise HomelabError("there is no such file", str(path), "correct --config") from error
-        return {}
-    except PermissionError as error:
-        if optional and not given:
-            return {}
-        raise HomelabError(
-            "the settings cannot be read", str(path), "run it as root, or name others (--config)"
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise HomelabError(f"the settings cannot be read: {error}", str(path)) from error
-    try:
-        config = json.loads(text)
-    except ValueError as error:
-        raise HomelabError(f"not JSON: {error}", str(path), "correct it; site.yml writes it anew") from error
-    sections = {key: section for key, section in types.items() if isinstance(section, dict)}
-    _check(config, {**types, **dict.fromkeys(sections, MAPPING)}, str(path))
-    for key, section in sections.items():
-        _check(config.get(key) or {}, section, f"{path}, {key}")
-    if mode & 0o077 and (_holds_password(config) or (config.get("notify") or {}).get("webhook")):
-        raise HomelabError("holds a password and can be read by others", str(path), f"chmod 600 {path}")
-    return config
-
-
-def _check(values, types, where):
-    if not isinstance(values, dict):
-        raise HomelabError("not a mapping of settings", where, f"there are {', '.join(types)}")
-    for key, value in values.items():
-        if key not in types:
-            raise HomelabError(f"unknown setting {key!r}", where, f"there are {', '.join(types)}")
-        # True is a number to Python, not to the user
-        fits = isinstance(value, types[key]) and (bool in types[key] or not isinstance(value, bool))
-        if value is not None and not fits:
-            names = {
-                str: "a text",
-                bool: "true or false",
-                int: "a number",
-                float: "",
-                list: "a list",
-                dict: "a mapping",
-            }
-            wanted = " or ".join(filter(None, (names[one] for one in types[key])))
-            raise HomelabError(f"{key} is not {wanted}", where, "correct it")
-
-
-def _holds_password(settings):
-    if isinstance(settings, dict):
-        return bool(settings.get("password")) or any(map(_holds_password, settings.values()))
-    return isinstance(settings, list) and any(map(_holds_password, settings))
-
-
 def access_of(arguments: argparse.Namespace, config: dict) -> dict:
     """How the registry is reached: what was typed (--to) goes before what is in the file."""
     access = {key: value for key, value in (config.get("registry") or {}).items() if value is not None}

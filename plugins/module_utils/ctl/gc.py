@@ -17,23 +17,9 @@ from ..errors import HomelabError
 from ..report.gc import gc_summary
 from ..storage.garbage import UPLOAD_AGE
 from ..storage.maintenance import Interrupted, collect, recover
-from .common import (
-    INTERRUPTED,
-    MAPPING,
-    OK,
-    SOME_FAILED,
-    TEXT,
-    common_options,
-    load_config,
-    locked,
-    now,
-    say,
-    write_result,
-)
+from .common import INTERRUPTED, OK, SOME_FAILED, common_options, locked, now, say, write_result
+from .settings import load_config
 
-TYPES = {
-    "host": {"docker_host": TEXT, "container": TEXT, "data_path": TEXT, "config_path": TEXT, "redis": MAPPING},
-}
 STATE_DIR = "/var/lib/homelab-registry"
 RESULT = "gc.json"
 
@@ -94,7 +80,7 @@ def step(quiet: bool) -> Callable[[str], None] | None:
 
 
 def _gc(arguments):
-    config = load_config(arguments.config, arguments.types)
+    config = load_config(arguments.config)
     settings = maintenance_settings(config)
     started = now()
     result = arguments.result or (None if arguments.dry_run else Path(settings["state_dir"], RESULT))
@@ -120,7 +106,7 @@ def _gc(arguments):
 
 
 def _recover(arguments):
-    config = load_config(arguments.config, arguments.types)
+    config = load_config(arguments.config)
     if not config.get("registry"):
         return OK  # a machine without a registry
     settings = maintenance_settings(config)

@@ -17,21 +17,10 @@ from ..report.notify import Message
 from ..report.numbers import size
 from ..storage import guard
 from ..storage.usage import file_system
-from .common import (
-    BUSY,
-    INTERRUPTED,
-    OK,
-    SOME_FAILED,
-    YES_NO,
-    load_config,
-    now,
-    say,
-    write_result,
-)
+from .common import BUSY, INTERRUPTED, OK, SOME_FAILED, now, say, write_result
 from .notify import notifier_of, send
+from .settings import load_config
 
-_PER_CENT = (int, float)
-TYPES = {"guard": {"warn": _PER_CENT, "critical": _PER_CENT, "cleanup": YES_NO}}
 STATE_DIR = "/var/lib/homelab-registry"
 RESULT = "guard.json"
 #: What of a policy lets anything go.
@@ -63,7 +52,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
 
 
 def _run(arguments):
-    config = load_config(arguments.config, arguments.types)
+    config = load_config(arguments.config)
     section = {key: value for key, value in (config.get("guard") or {}).items() if value is not None}
     limits = guard.Limits(section.get("warn", 75), section.get("critical", 80))
     path = (config.get("host") or {}).get("data_path")

@@ -14,41 +14,8 @@ from .. import lock
 from ..errors import HomelabError
 from ..mirroring.run import prepare
 from ..report.mirror import mirror_summary, mirror_totals
-from . import heal
-from .common import (
-    LIST,
-    NUMBER,
-    OK,
-    SOME_FAILED,
-    TEXT,
-    YES_NO,
-    access_of,
-    common_options,
-    load_config,
-    locked,
-    now,
-    progress,
-    say,
-    write_result,
-)
-
-TYPES = {
-    "mirror": {
-        "images": (list, str),
-        "platforms": LIST,
-        "referrers": YES_NO,
-        "short_names": YES_NO,
-        "name_template": TEXT,
-        "workers": NUMBER,
-        "reserve_pulls": NUMBER,
-        "prune": YES_NO,
-        "prune_protect": LIST,
-        "prune_keep": NUMBER,
-        "upstreams": LIST,
-        "docker_config": TEXT,
-        "state_path": TEXT,
-    },
-}
+from .common import OK, SOME_FAILED, access_of, common_options, locked, now, progress, say, write_result
+from .settings import load_config
 
 
 def add_parser(verbs: argparse._SubParsersAction) -> None:
@@ -125,12 +92,14 @@ def _run(arguments):
     started = now()
     healing = None
     try:
-        config = load_config(arguments.config, arguments.types, optional=bool(arguments.to))
+        config = load_config(arguments.config, optional=bool(arguments.to))
         settings = mirror_settings(arguments, config)
         request = prepare({**settings, "heal": [] if arguments.heal else None})
         alone = bool(settings.get("prune")) or arguments.heal
         with locked(arguments, config, exclusive=alone, verb="registryctl mirror"):
             if arguments.heal:
+                from . import heal  # with all of storage/, which the others do not wait for
+
                 before = heal.find(arguments, config)
                 heal.make_way(arguments, config, before)
                 request = prepare({**settings, "heal": heal.healable(before)})

@@ -14,9 +14,9 @@ from pathlib import Path
 from ..errors import HomelabError
 from ..report.notify import Message, Notifier, parse_notify
 from ..text_file import write_atomic
-from .common import LIST, MAPPING, OK, SOME_FAILED, TEXT, load_config, say
+from .common import OK, SOME_FAILED, say
+from .settings import load_config
 
-TYPES = {"notify": {"command": LIST, "webhook": (*MAPPING, *TEXT), "mail": MAPPING, "host": TEXT}}
 #: Seconds in which the same failure is told once; timers come a little early.
 PAUSE = 20 * 3600
 MEMORY = "notified.json"
@@ -58,7 +58,7 @@ def send(notifier: Notifier, message: Message) -> int:
 
 
 def _run(arguments):
-    config = load_config(arguments.config, arguments.types)
+    config = load_config(arguments.config)
     notifier = notifier_of(config)
     if arguments.test:
         return _test(notifier)

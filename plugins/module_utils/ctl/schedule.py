@@ -31,9 +31,9 @@ from ..on_calendar import parse, span
 from ..report.numbers import duration
 from ..report.table import render
 from ..text_file import read_text, write_atomic
-from .common import BUSY, LIST, NOTHING_DONE, OK, SOME_FAILED, common_options, load_config, say
+from .common import BUSY, NOTHING_DONE, OK, SOME_FAILED, common_options, say
+from .settings import load_config
 
-TYPES = {"schedule": {"jobs": LIST}}
 #: Of a job: what may be in it, and what must.
 _JOB, _NEEDED = ("name", "on_calendar", "randomized_delay", "timeout", "command"), ("name", "on_calendar", "command")
 #: Seconds between two looks at settings and clock.
@@ -136,7 +136,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
 
 
 def _run(arguments):
-    config = load_config(arguments.config, arguments.types)
+    config = load_config(arguments.config)
     jobs = jobs_of(config.get("schedule") or {})
     memory = Memory(config.get("state_dir"))
     if arguments.list:
@@ -203,7 +203,7 @@ def _for_ever(arguments, memory):
             say("a new version is there: it takes over", OK)
             os.execv(sys.executable, [sys.executable, "-I", *sys.argv])
         try:
-            jobs, problem = jobs_of(load_config(arguments.config, arguments.types).get("schedule") or {}), ""
+            jobs, problem = jobs_of(load_config(arguments.config).get("schedule") or {}), ""
         except HomelabError as error:
             if str(error) != problem:  # once, not at every look
                 problem = str(error)

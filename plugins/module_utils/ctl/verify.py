@@ -16,20 +16,8 @@ from ..mirroring.run import host_of, open_target, state_path_of, target_of
 from ..mirroring.state import mirrored_tags
 from ..report.verify import verify_summary
 from ..storage.look import verify_anywhere
-from .common import (
-    OK,
-    SOME_FAILED,
-    YES_NO,
-    access_of,
-    common_options,
-    load_config,
-    locked,
-    meter,
-    now,
-    write_result,
-)
-
-TYPES = {"verify": {"deep": YES_NO}}
+from .common import OK, SOME_FAILED, access_of, common_options, locked, meter, now, write_result
+from .settings import load_config
 
 
 def add_parser(verbs: argparse._SubParsersAction) -> None:
@@ -70,7 +58,7 @@ def look(arguments: argparse.Namespace, config: dict, *, deep: bool, progress=No
 def _run(arguments):
     started = now()
     try:
-        config = load_config(arguments.config, arguments.types, optional=bool(arguments.to))
+        config = load_config(arguments.config, optional=bool(arguments.to))
         deep = arguments.deep or bool((config.get("verify") or {}).get("deep"))
         with locked(arguments, config, exclusive=False, verb="registryctl verify"), meter() as shown:
             result = look(arguments, config, deep=deep, progress=shown)

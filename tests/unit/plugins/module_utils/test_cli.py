@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible_collections.homelab.registry.plugins.module_utils import cli, lock, zipapp_build
-from ansible_collections.homelab.registry.plugins.module_utils.ctl.common import load_config
 from ansible_collections.homelab.registry.plugins.module_utils.ctl.mirror import mirror_settings
+from ansible_collections.homelab.registry.plugins.module_utils.ctl.settings import load_config
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
 from ansible_collections.homelab.registry.plugins.module_utils.oci import canary
 from ansible_collections.homelab.registry.plugins.module_utils.oci.client import Registry
@@ -177,7 +177,7 @@ def test_a_bad_file(tmp_path, text, message):
     path = tmp_path / "c.json"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(HomelabError, match=message) as caught:
-        load_config(str(path), cli.TYPES)
+        load_config(str(path))
     assert str(path) in str(caught.value)
 
 
@@ -195,10 +195,10 @@ def test_who_may_read_a_password(tmp_path, settings, mode, good):
     path.write_text(json.dumps(settings))
     path.chmod(mode)
     if good:
-        assert load_config(str(path), cli.TYPES) == settings
+        assert load_config(str(path)) == settings
         return
     with pytest.raises(HomelabError, match=f"chmod 600 {path}"):
-        load_config(str(path), cli.TYPES)
+        load_config(str(path))
 
 
 def test_a_file_that_was_named_must_be_there(tmp_path, capsys):
@@ -235,7 +235,7 @@ TYPED = {
 
 @pytest.mark.parametrize(("arguments", "expected"), TYPED.values(), ids=TYPED)
 def test_what_is_typed_goes_before_the_file(arguments, expected):
-    settings = mirror_settings(cli._parser().parse_args(["mirror", *arguments]), CONFIG)
+    settings = mirror_settings(cli._parser(["mirror"]).parse_args(["mirror", *arguments]), CONFIG)
     assert {key: settings[key] for key in expected} == expected
 
 
@@ -249,7 +249,7 @@ LISTS = {
 def test_a_list(tmp_path, text, images):
     path = tmp_path / "list"
     path.write_text(text)
-    arguments = cli._parser().parse_args(["mirror", "x", "--list", str(path)])
+    arguments = cli._parser(["mirror"]).parse_args(["mirror", "x", "--list", str(path)])
     assert mirror_settings(arguments, CONFIG)["images"] == images
 
 
@@ -258,7 +258,7 @@ def test_a_bad_list(tmp_path, content):
     path = tmp_path / "list"
     if content:
         path.write_bytes(content)
-    arguments = cli._parser().parse_args(["mirror", "--list", str(path)])
+    arguments = cli._parser(["mirror"]).parse_args(["mirror", "--list", str(path)])
     with pytest.raises(HomelabError, match="list"):
         mirror_settings(arguments, CONFIG)
 

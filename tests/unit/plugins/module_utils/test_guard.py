@@ -134,11 +134,10 @@ class Host:
         }
         monkeypatch.setattr(ctl, "file_system", self.file_system)
         monkeypatch.setattr(ctl, "time", SimpleNamespace(time=lambda: self.clock))
-        monkeypatch.setitem(cli.TYPES, "cleanup", {"policy": (dict,)})
         parser = cli._parser
 
-        def with_cleanup():
-            made = parser()
+        def with_cleanup(argv):
+            made = parser(argv)
             made.set_defaults(main=self.cleanup)
             return made
 

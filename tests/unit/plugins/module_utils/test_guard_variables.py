@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible_collections.homelab.registry.plugins.module_utils import cli, on_calendar
-from ansible_collections.homelab.registry.plugins.module_utils.ctl.common import load_config
+from ansible_collections.homelab.registry.plugins.module_utils import on_calendar
+from ansible_collections.homelab.registry.plugins.module_utils.ctl.settings import load_config
 from ansible_collections.homelab.registry.plugins.module_utils.ctl.variables import settings_of
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
 
@@ -51,7 +51,7 @@ def test_what_is_set(variables, settings, tmp_path):
     path = tmp_path / "registryctl.json"
     path.touch(0o600)
     path.write_text(json.dumps(settings))
-    assert load_config(str(path), cli.TYPES) == settings
+    assert load_config(str(path)) == settings
 
 
 @pytest.mark.parametrize(("variables", "said"), WRONG.values(), ids=WRONG)

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.homelab.registry.plugins.module_utils import cli
+from ansible_collections.homelab.registry.plugins.module_utils.ctl.settings import TYPES
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
 from ansible_collections.homelab.registry.plugins.module_utils.retention import variables
 from ansible_collections.homelab.registry.plugins.module_utils.retention.policy import _TOP_KEYS
@@ -32,8 +32,8 @@ def test_nothing_is_set():
 def test_the_names_are_those_of_policy_and_registryctl():
     """Else a variable that cleanup.yml takes would stop the timer."""
     assert set(variables.POLICY) == set(_TOP_KEYS)
-    assert {*variables.OTHERS, "policy", "nodes"} <= set(cli.TYPES["cleanup"])
-    assert set(variables.ACCESS) <= set(cli.TYPES["registry"])
+    assert {*variables.OTHERS, "policy", "nodes"} <= set(TYPES["cleanup"])
+    assert set(variables.ACCESS) <= set(TYPES["registry"])
 
 
 @pytest.mark.parametrize(
