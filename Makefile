@@ -40,7 +40,7 @@ lint: ## ansible-lint (production, strict), ruff, yamllint, shellcheck
 	@tools/lint.sh
 
 unit: ## Unit tests
-	pytest $(PYTEST_ARGS)
+	pytest -n auto $(PYTEST_ARGS)
 
 sanity: ## ansible-test sanity
 	@tools/sanity.sh
@@ -49,7 +49,7 @@ lab: ## Images of the test hosts
 	lab/images.sh
 
 integration: ## Tests with real registries in containers on loopback; REGISTRY_IMAGE, after lab
-	pytest tests/integration $(PYTEST_ARGS)
+	pytest -n 4 tests/integration $(PYTEST_ARGS)
 
 molecule: ## Molecule scenarios; one of them with S=name
 	@tools/molecule.sh $(S)

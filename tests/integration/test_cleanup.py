@@ -311,7 +311,9 @@ def test_no_rights_on_the_data(filled, config):
     (server.data / "docker").chmod(0o700)
     path = config(server, keep_last=1)
     Path(path).chmod(0o644)
-    somebody = f"import os; {CLI}; os.setgroups([]); os.setgid(65534); os.setuid(65534); {PROGRAM}"
+    # All of the program, before its files are out of reach, too.
+    somebody = f"import locale, os; {CLI}; cli._parser(['cleanup'])"
+    somebody += f"; os.setgroups([]); os.setgid(65534); os.setuid(65534); {PROGRAM}"
     done = subprocess.run(
         [sys.executable, "-c", somebody, "cleanup", "--config", path, "--dry-run"],
         capture_output=True,
