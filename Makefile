@@ -29,8 +29,8 @@ bootstrap:
 	@tools/bootstrap.sh run
 
 # --- working on it -----------------------------------------------------------------------------------------
-test: ## Everything, on a fresh machine too: lint, unit, sanity, integration, quickstart, molecule; a table of times at the end
-	@tools/stages.sh bootstrap-test lint unit sanity lab integration quickstart molecule
+test: ## Everything, on a fresh machine too: Molecule beside lint, unit, sanity, integration, quickstart; a table of times at the end
+	@tools/stages.sh bootstrap-test lab -- lint unit sanity integration quickstart -- molecule
 
 bootstrap-test:
 	@tools/bootstrap.sh test
