@@ -166,3 +166,12 @@ def test_a_plan_that_goes_too_far_and_one_from_the_controller(fleet):
     code, output = fleet.run(keep_last=1, force="true", cleanup_run_on="controller", gc="false")
     assert code == 0, output
     assert fleet.tags() == {"team/web": "4", "team/tool": "4"}
+
+
+def test_without_a_registry_it_says_so(fleet):
+    """Not by stumbling over the table that there is none of."""
+    fleet.variables["registry_container_name"] = "nobody-made-this"
+    code, output = fleet.run("--check", keep_last=1)
+    assert code != 0
+    assert "there is no container nobody-made-this" in " ".join(output.split())
+    assert "Traceback" not in output

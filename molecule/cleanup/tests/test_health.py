@@ -146,6 +146,43 @@ def test_what_the_policy_keeps_is_not_deleted_however_full_it_is(host, registry,
     assert {name: registry.tags(name) for name in registry.catalog()} == before
 
 
+# --- a clean-up as it is typed ------------------------------------------------------------------------------------
+def test_what_a_node_or_a_board_runs_stays(host, registry):
+    """The board is the stand-in for k3s with a real containerd; its containers are what CRI tells of a pod's."""
+    board, docker_node = node("lab-k3s-server"), node("lab-n12")
+    name = "lab-reg:5000/team/used"
+
+    def bring(*numbers):
+        for number in numbers:
+            push(registry, "team/used", f"1.0.{number}", [layer(f"used {number}", 1 << 16)])
+
+    bring(1, 2, 3)
+    ok(board, f"k3s crictl pull {name}:1.0.1 && k3s ctr -n k8s.io container create {name}:1.0.1 used")
+    ok(docker_node, f"docker pull -q {name}:1.0.2 && docker create --name used {name}:1.0.2 nothing")
+    bring(4, 5, 6)
+    try:
+        planned = run_playbook("cleanup.yml", "--check", "--diff")
+        assert planned.code == 0, planned.output
+        planned.says("team/used:1.0.3 absent", "in use")
+        assert len(registry.tags("team/used")) == 6
+        run = run_playbook("cleanup.yml")
+        assert (run.code, run.changed("lab-reg")) == (0, 1), run.output
+        assert registry.tags("team/used") == [f"1.0.{number}" for number in (1, 2, 5, 6)]
+        run = run_playbook("cleanup.yml")
+        assert (run.code, run.changed("lab-reg")) == (0, 0), run.output
+
+        # A board that does not answer: what it used when asked last stays, and all else in the same repository.
+        ok(board, "systemctl stop k3s")
+        bring(7, 8)
+        run = run_playbook("cleanup.yml")
+        assert run.code == 0, run.output
+        run.says("lab-k3s-server could not be asked")
+        assert len(registry.tags("team/used")) == 6
+    finally:
+        board.run("systemctl start k3s; k3s ctr -n k8s.io container rm used")
+        docker_node.run("docker rm used")
+
+
 # --- a crash ------------------------------------------------------------------------------------------------------
 def test_a_registry_that_a_crash_left_read_only_comes_back_at_boot(host, registry):
     push(registry, "team/gone", "1", [layer("gone", 1 << 16)])
