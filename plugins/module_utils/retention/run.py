@@ -26,6 +26,7 @@ from ..storage.tree import read_inventory as read_tree
 from .apply import DELETED, FAILED, LEFT, SKIPPED, UNTAGGED, WAITS, Applied, apply
 from .in_use import DAYS, Use, in_use, learn, read_nodes, write_nodes
 from .judge import DELETE, KEEP
+from .memory import Memory
 from .plan import Plan, Refused, plan
 from .policy import Policy, parse_policy
 from .read_api import read_inventory as read_api
@@ -156,7 +157,7 @@ class Request:
         use: what is in use, with what to say about it.
         host: how its container is reached, if it runs on this machine; None reads over the API, and leaves the garbage.
         state_dir: where the marker of a maintenance is kept.
-        cache_path: memory of manifests that were read over the API.
+        memory_path: file that remembers what manifests hold.
         gc: whether the garbage is collected.
         remember: (file, nodes): what nodes said, to be written down for runs that cannot ask them; or None.
     """
@@ -166,7 +167,7 @@ class Request:
     use: Use = field(default_factory=Use)
     host: Host | None = None
     state_dir: str = STATE_DIR
-    cache_path: str | None = None
+    memory_path: str | None = None
     gc: bool = True
     remember: tuple | None = None
 
@@ -209,10 +210,19 @@ class Request:
         return report
 
     def _read(self, registry, root):
-        if root is None:
-            return read_api(registry, self.cache_path)
+        memory = Memory(self.memory_path)
+        complete = False
+        try:
+            inventory = read_api(registry, memory) if root is None else self._read_tree(root, memory)
+            complete = True
+        finally:
+            memory.save(prune=complete)
+        return inventory
+
+    @staticmethod
+    def _read_tree(root, memory):
         tree = Tree(root)
-        inventory = read_tree(tree, created=True)
+        inventory = read_tree(tree, created=True, memory=memory)
         if not tree.complete:
             raise HomelabError(
                 f"parts of the registry cannot be seen, so nothing can be planned: {tree.hiding[0]}",
@@ -293,7 +303,7 @@ def prepare(settings: dict) -> Request:
     own = get("state_dir") is None and request.host is None
     request.state_dir = str(get("state_dir") or (_own_state_dir() if own else STATE_DIR))
     name = re.sub("[^0-9A-Za-z.-]", "_", url.partition("://")[2])
-    request.cache_path = str(Path(request.state_dir, f"manifests-{name}.json"))
+    request.memory_path = str(Path(request.state_dir, f"manifests-{name}.json"))
     path = get("in_use_path") or Path(request.state_dir, f"in-use-{name}.json" if own else "in-use.json")
     request.use, request.remember = _use(settings, str(path), days, time.time())
     # One file for each name of the registry under which images were mirrored to it.

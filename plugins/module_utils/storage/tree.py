@@ -466,7 +466,11 @@ class Tree:
 
         return self._once("blob folders", read)
 
-    def _may_have(self, digest) -> bool:
+    def list_blobs(self) -> None:
+        """Learn the names of all blobs, for `may_have`."""
+        self._blob_folders()
+
+    def may_have(self, digest: str) -> bool:
         """Whether it makes sense to try for a blob: not if all are listed, and it is not among them."""
         folders = self._cache.get("blob folders")
         if folders is None:
@@ -526,7 +530,7 @@ class Tree:
         if digest not in self._contents:
             path = f"{self.blob_path(digest)}/data"
             before = len(self._findings)
-            read = self._read(path, MAX_MANIFEST + 1) if self._may_have(digest) else None
+            read = self._read(path, MAX_MANIFEST + 1) if self.may_have(digest) else None
             if read is not None:
                 content = _content(read[0], digest)
             else:
@@ -539,12 +543,12 @@ class Tree:
     def created(self, digest: str) -> float | None:
         """When an image was made (seconds since 1970), by its configuration's digest; None if that does not say."""
         if digest not in self._created:
-            read = self._read(f"{self.blob_path(digest)}/data", MAX_MANIFEST) if self._may_have(digest) else None
+            read = self._read(f"{self.blob_path(digest)}/data", MAX_MANIFEST) if self.may_have(digest) else None
             self._created[digest] = created_of(read[0]) if read else None
         return self._created[digest]
 
 
-def read_inventory(tree: Tree, created: bool = False) -> Inventory:
+def read_inventory(tree: Tree, created: bool = False, memory=None) -> Inventory:
     """The registry's repositories, tags and manifests.
 
     A tag whose link is damaged has no digest and is left out: it is among the tree's findings. A tag may point at
@@ -553,7 +557,10 @@ def read_inventory(tree: Tree, created: bool = False) -> Inventory:
     Args:
         tree: where to read.
         created: also read the configurations of images, for `Held.created`.
+        memory: retention.memory.Memory, instead of reading manifests again that are still there; with `created` only.
     """
+    if memory is not None:
+        tree.list_blobs()
     inventory = Inventory(tree.root)
     for name in tree.repositories():
         repository = inventory.repositories[name] = Repository(name)
@@ -562,24 +569,31 @@ def read_inventory(tree: Tree, created: bool = False) -> Inventory:
                 repository.tags[tag] = Tag(tag, link.digest, link.at)
         for digest, link in tree.revisions(name).items():
             if link.digest == digest:
-                repository.manifests[link.digest] = _held(tree, link, created)
+                repository.manifests[link.digest] = _held(tree, link, created, memory)
     return inventory
 
 
-def _held(tree, link, created):
+def _held(tree, link, created, memory):
+    known = memory.get(link.digest, link.at) if memory is not None and tree.may_have(link.digest) else None
+    if known is not None:
+        return known
     content = tree.content(link.digest)
     if content is None:
         return Held(link.digest, pushed=link.at)
-    return Held(
+    held = Held(
         digest=link.digest,
         media_type=content.media_type,
         size=content.size,
-        children=tuple(child for child, _other in content.children),
+        children=tuple(dict.fromkeys(child for child, _other in content.children)),
         blobs=content.blobs,
         subject=content.subject,
         created=tree.created(content.config) if created and content.config else None,
         pushed=link.at,
     )
+    # Not what may be healed: then there is more to be read.
+    if memory is not None and not content.fault and (content.config is None or tree.may_have(content.config)):
+        memory.put(held)
+    return held
 
 
 def _is_digest(text):

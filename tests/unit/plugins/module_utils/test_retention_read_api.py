@@ -12,6 +12,7 @@ from ansible_collections.homelab.registry.plugins.module_utils.errors import Hom
 from ansible_collections.homelab.registry.plugins.module_utils.oci.client import Registry
 from ansible_collections.homelab.registry.plugins.module_utils.oci.inventory import created_of
 from ansible_collections.homelab.registry.plugins.module_utils.oci.manifest import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST
+from ansible_collections.homelab.registry.plugins.module_utils.retention.memory import Memory
 from ansible_collections.homelab.registry.plugins.module_utils.retention.read_api import read_inventory
 from ansible_collections.homelab.registry.tests.unit import images
 from ansible_collections.homelab.registry.tests.unit.fake_registry import FakeRegistry
@@ -33,8 +34,14 @@ def dated(fake, repository, tag, created, **more):
     return images.manifest(fake, repository, document, OCI_MANIFEST, tag)["digest"]
 
 
-def read(fake, cache=None):
-    return read_inventory(Registry(fake.url), cache and str(cache))
+def read(fake, path=None):
+    memory, complete = Memory(path), False
+    try:
+        inventory = read_inventory(Registry(fake.url), memory)
+        complete = True
+    finally:
+        memory.save(prune=complete)
+    return inventory
 
 
 def test_what_tags_lead_to_is_there(fake):
@@ -65,10 +72,10 @@ def test_a_second_run_costs_a_head_for_each_tag(fake, tmp_path):
     images.multi(fake, "app", "1")
     images.multi(fake, "app", "2")
     dated(fake, "app", "3", "2026-01-02T03:04:05Z")
-    first = read(fake, tmp_path / "cache")
-    assert ((tmp_path / "cache").stat().st_mode & 0o777) == 0o600
+    first = read(fake, tmp_path / "memory")
+    assert ((tmp_path / "memory").stat().st_mode & 0o777) == 0o600
     fake.requests.clear()
-    assert read(fake, tmp_path / "cache") == first
+    assert read(fake, tmp_path / "memory") == first
     assert fake.count("HEAD") == 3
     assert sorted(one.partition("?")[0] for one in fake.requests if not one.startswith("HEAD")) == [
         "GET /v2/_catalog",
@@ -78,48 +85,22 @@ def test_a_second_run_costs_a_head_for_each_tag(fake, tmp_path):
 
 def test_only_what_is_new_is_read(fake, tmp_path):
     images.multi(fake, "app", "1")
-    read(fake, tmp_path / "cache")
+    read(fake, tmp_path / "memory")
     dated(fake, "app", "2", "2026-01-02T03:04:05Z")
     fake.requests.clear()
-    assert set(read(fake, tmp_path / "cache").repositories["app"].tags) == {"1", "2"}
+    assert set(read(fake, tmp_path / "memory").repositories["app"].tags) == {"1", "2"}
     assert (fake.count("GET", "/manifests/"), fake.count("GET", "/blobs/")) == (1, 1)
 
 
 def test_what_is_gone_is_forgotten(fake, tmp_path):
     dated(fake, "app", "1", "2026-01-02T03:04:05Z")
     dated(fake, "app", "2", "2026-01-02T03:04:05Z")
-    read(fake, tmp_path / "cache")
+    read(fake, tmp_path / "memory")
     known = fake.tags("app")["2"]
-    assert known in (tmp_path / "cache").read_text()
+    assert known in (tmp_path / "memory").read_text()
     del fake.repository("app")["tags"]["2"]
-    assert set(read(fake, tmp_path / "cache").repositories["app"].manifests) == {fake.tags("app")["1"]}
-    assert known not in (tmp_path / "cache").read_text()
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "",
-        "[]",
-        "{",
-        '{"version": 1}',
-        '{"version": 99, "manifests": {}}',
-        '{"version": 1, "manifests": {"DIGEST": ["x", -1, [], [], null, null]}}',
-        '{"version": 1, "manifests": {"DIGEST": ["x", 1, [], [["sha256:1", 5]], null, null]}}',
-        '{"version": 1, "manifests": {"DIGEST": ["", 1, [], [], null, null]}}',
-        '{"version": 1, "manifests": {"DIGEST": ["x", 1, [], [], null, "yesterday"]}}',
-        '{"version": 1, "manifests": {"DIGEST": ["x", 1, [], []]}}',
-    ],
-)
-def test_a_cache_that_makes_no_sense_is_as_good_as_none(fake, tmp_path, content):
-    digest = dated(fake, "app", "1", "2026-01-02T03:04:05Z")
-    (tmp_path / "cache").write_text(content.replace("DIGEST", digest))
-    assert read(fake, tmp_path / "cache") == read(fake)
-
-
-def test_a_cache_that_cannot_be_read_is_an_error(fake, tmp_path):
-    with pytest.raises(HomelabError, match="the cache of manifests cannot be read"):
-        read(fake, tmp_path)
+    assert set(read(fake, tmp_path / "memory").repositories["app"].manifests) == {fake.tags("app")["1"]}
+    assert known not in (tmp_path / "memory").read_text()
 
 
 def test_repositories_without_tags(fake):
@@ -146,13 +127,13 @@ def test_damaged_manifests(fake, tmp_path):
     lost = images.single(fake, "app", "lost", platform="linux/s390x")["digest"]
     fake.say(404, path=f"manifests/{lost}")
     fake.repository("app")["tags"]["dangling"] = DIGEST  # HEAD is 404
-    inventory = read(fake, tmp_path / "cache")
+    inventory = read(fake, tmp_path / "memory")
     app = inventory.repositories["app"]
     assert set(app.tags) == {"whole", "broken", "lost"}
     assert {one: app.manifests[one].media_type for one in app.manifests} == {whole: OCI_MANIFEST, broken: "", lost: ""}
     # what was damaged is looked at again
     fake.requests.clear()
-    assert read(fake, tmp_path / "cache").repositories["app"].manifests[lost].media_type == OCI_MANIFEST
+    assert read(fake, tmp_path / "memory").repositories["app"].manifests[lost].media_type == OCI_MANIFEST
     assert fake.count("GET", broken) == 1
 
 
@@ -161,9 +142,9 @@ def test_a_manifest_with_other_bytes_than_its_digest_says_is_damaged(fake, tmp_p
     other = images.single(fake, "app", "2", platform="linux/arm64")["digest"]
     held = fake.repository("app")["manifests"]
     whole, held[digest] = held[digest], held[other]
-    assert read(fake, tmp_path / "cache").repositories["app"].manifests[digest].media_type == ""
+    assert read(fake, tmp_path / "memory").repositories["app"].manifests[digest].media_type == ""
     held[digest] = whole
-    assert read(fake, tmp_path / "cache").repositories["app"].manifests[digest].media_type == OCI_MANIFEST
+    assert read(fake, tmp_path / "memory").repositories["app"].manifests[digest].media_type == OCI_MANIFEST
 
 
 def test_a_child_that_is_not_there_is_left_out(fake):
@@ -180,9 +161,9 @@ def test_a_missing_configuration_is_looked_for_again(fake, tmp_path):
     blobs = fake.repository("app")["blobs"]
     config = json.loads(fake.repository("app")["manifests"][digest][1])["config"]["digest"]
     content = blobs.pop(config)
-    assert read(fake, tmp_path / "cache").repositories["app"].manifests[digest].created is None
+    assert read(fake, tmp_path / "memory").repositories["app"].manifests[digest].created is None
     blobs[config] = content
-    assert read(fake, tmp_path / "cache").repositories["app"].manifests[digest].created == 1767323045
+    assert read(fake, tmp_path / "memory").repositories["app"].manifests[digest].created == 1767323045
 
 
 @pytest.mark.parametrize("path", ["_catalog", "/tags/list", "/manifests/1", "/manifests/sha256", "/blobs/"])
@@ -191,8 +172,8 @@ def test_half_an_inventory_is_none(fake, tmp_path, path):
         dated(fake, "app", str(number), f"2026-01-02T03:04:{number:02}Z")
     fake.say(500, b"", path=path)
     with pytest.raises(HomelabError, match="answered 500"):
-        read(fake, tmp_path / "cache")
-    assert len(read(fake, tmp_path / "cache").repositories["app"].tags) == 20
+        read(fake, tmp_path / "memory")
+    assert len(read(fake, tmp_path / "memory").repositories["app"].tags) == 20
     assert fake.count("GET", "/manifests/sha256") <= 21  # what the first run read is not read again
 
 
