@@ -48,6 +48,7 @@ class Ages:
 
     def __init__(self, graph, age_by, now, names):
         self._graph, self._by, self._now = graph, age_by, now
+        self._known = {}
         self.constant = None
         times = Counter(
             int(time) for time in map(self._created, sorted(set(names.values()))) if time is not None
@@ -61,12 +62,13 @@ class Ages:
         pushed = tag.pushed if tag is not None and tag.pushed is not None else held.pushed
         pushed = pushed if pushed is not None and pushed >= EARLIEST else None
         created = None if self.constant is not None else self._created(held.digest)
-        known = []
-        if self._by != "created":
-            known.append((pushed, "pushed"))
-        if self._by != "pushed":
-            known.append((created, "created"))
-        return max((Age(*one) for one in known if one[0] is not None), key=lambda age: age.time, default=Age())
+        if self._by == "created":
+            pushed = None
+        elif self._by == "pushed":
+            created = None
+        if created is not None and (pushed is None or created > pushed):
+            return Age(created, "created")
+        return Age() if pushed is None else Age(pushed, "pushed")
 
     def pushed(self, tag, held) -> Age:
         """When it last came here, whatever `age_by` says: what a grace is counted from."""
@@ -74,6 +76,11 @@ class Ages:
         return Age(max(times), "pushed") if times else Age()
 
     def _created(self, digest):
+        if digest not in self._known:
+            self._known[digest] = self._newest_of(digest)
+        return self._known[digest]
+
+    def _newest_of(self, digest):
         held = self._graph.manifests[digest]
         times = [held.created]
         times += [self._graph.manifests[child].created for child in held.children if child in self._graph.manifests]

@@ -141,6 +141,12 @@ def plan(inventory: Inventory, policy: Policy, now: float) -> Plan:
     return made
 
 
+def _held(judges):
+    """Digests of everything in the registry."""
+    manifests = (held for judge in judges for held in judge.graph.manifests.values())
+    return {content for held in manifests for content in (held.digest, *(blob for blob, _size in held.blobs))}
+
+
 def _delete(made, judges):
     """The deletions, and what each of them frees."""
     staying = set()
@@ -234,13 +240,7 @@ def _idle(policy, judges):
             notes.append(f"{rule.name}: group takes no tag, so that all tags of a repository are one group")
     if judges and all(judge.rule.keep_last is None and judge.rule.max_age is None for judge in judges):
         notes.append("neither keep_last nor max_age is set: no tag goes")
-    held = {
-        content
-        for judge in judges
-        for digest, manifest in judge.graph.manifests.items()
-        for content in (digest, *(blob for blob, _size in manifest.blobs))
-    }
-    if policy.in_use and held and not policy.in_use & held:
+    if policy.in_use and judges and not policy.in_use & _held(judges):
         notes.append(f"none of the {len(policy.in_use)} digests in use is in this registry")
     blind = sorted(host for host, known in policy.unreachable.items() if known is None)
     if blind:
