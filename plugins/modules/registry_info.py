@@ -113,7 +113,8 @@ usage:
     "file_system": {"total": 107374182400, "used": 53687091200, "free": 53687091200, "percent": 50.0}}
 verify:
   description:
-    - The check. C(damages) has one entry for each damaged image, with C(flaws), C(digests) (what is wrong or missing),
+    - The check. C(whole) is whether no image is damaged, and nothing kept the check from seeing all of them.
+    - C(damages) has one entry for each damaged image, with C(flaws), C(digests) (what is wrong or missing),
       C(in_the_way) (wrong content that has to be removed before it can be pushed again) and C(healable).
     - C(read) is bytes that were hashed; C(findings) is what else is wrong with the directory.
   returned: if O(verify)

@@ -27,8 +27,8 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         help="check that every image is whole",
         description="Check every tag, its manifest, its platforms and their blobs: there, and of the right size. From"
         " the registry's directory if it is on this machine, else over the API.",
-        epilog="Exit status: 0 all images are whole, 1 some are damaged, 2 they could not be checked, 75 a clean-up"
-        " is under way.",
+        epilog="Exit status: 0 all images are whole, 1 some are damaged or cannot be read, 2 they could not be checked,"
+        " 75 a clean-up is under way.",
     )
     parser.add_argument("--deep", action="store_true", default=None, help="also read and hash every byte")
     common_options(parser, to=True)

@@ -50,11 +50,13 @@ class Tag:
 
 @dataclass
 class Repository:
-    """A repository: its tags by name and its manifests, also untagged ones, by digest."""
+    """A repository: its tags by name and its manifests, also untagged ones, by digest; and the names of the tags of
+    which nobody knows any more what they point at, which may be any manifest."""
 
     name: str
     tags: dict = field(default_factory=dict)
     manifests: dict = field(default_factory=dict)
+    lost_tags: list = field(default_factory=list)
 
 
 @dataclass

@@ -33,6 +33,8 @@ def verify_totals(result: Mapping) -> str:
     if untagged:
         said += f", {untagged} damaged without a tag"
     looked = f"{result['manifests']} manifests and {result['blobs']} blobs looked at"
+    if not result["whole"] and not result["damages"]:
+        said += " of what could be read, which is not all"
     read = f", {size(result['read'])} read" if result["read"] else ""
     return f"{said} ({looked}{read}; {result['source']})"
 
@@ -40,11 +42,6 @@ def verify_totals(result: Mapping) -> str:
 def damaged_names(damages) -> list[str]:
     """The names of damaged images."""
     return [_name(one) for one in damages]
-
-
-def damage_line(one: Mapping) -> str:
-    """One damaged image in one line, for a message."""
-    return f"{_name(one)}: {_wrong(one)}"
 
 
 def _name(one):

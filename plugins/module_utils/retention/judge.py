@@ -59,6 +59,7 @@ class Judge:
 
     def __init__(self, repository, policy: Policy, now: float) -> None:
         self.name, self._tags, self._policy, self._now = repository.name, repository.tags, policy, now
+        self._lost_tags = sorted(repository.lost_tags)
         self.graph = Graph(repository)
         rules = policy.rules_for(repository.name)
         self.rule = rules[0]
@@ -256,12 +257,13 @@ class Judge:
         starts |= {self._tags[name].digest for name in self._orphans if name not in kept}
         starts |= {digest for digest in self._loose if digest not in kept}
         doomed = graph.closure(starts) - stays
+        # What cannot be read may be an index, and any manifest without a tag its child; or a lost tag's.
         damaged = sorted(digest for digest in stays if not graph.manifests[digest].media_type)
-        if damaged and doomed - graph.tags.keys():
-            # One of them may be an index, and any manifest without a tag its child.
+        hiding = [*(f"the tag {tag}" for tag in self._lost_tags), *map(self._name_of, damaged)]
+        if hiding and doomed - graph.tags.keys():
             doomed &= graph.tags.keys()
             self.notes.append(
-                f"{self.name}: {self._name_of(damaged[0])} cannot be read, so no manifest without a tag goes:"
+                f"{self.name}: {hiding[0]} cannot be read, so no manifest without a tag goes:"
                 " mirror or push it again, or delete it"
             )
         self.doomed = graph.separable(doomed)

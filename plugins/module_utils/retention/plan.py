@@ -18,7 +18,6 @@ from .policy import Policy
 
 #: Names in a message; the plan itself has them all.
 _SHOWN = 5
-HEADER = ["repository", "tag", "age", "frees", "action", "rule"]
 
 
 class Refused(HomelabError):
@@ -89,18 +88,6 @@ class Plan:
                 self.source,
                 "look at the plan (--check, --dry-run); if it is meant, set force, else correct the policy",
             )
-
-    def rows(self, everything: bool = False) -> list[list]:
-        """Cells for HEADER: age in seconds (None if unknown) and bytes as numbers.
-
-        Args:
-            everything: also what stays.
-        """
-        return [
-            [one.repository, one.tag or one.digest, one.age, one.freed, one.action, one.rule]
-            for one in self.decisions
-            if everything or one.action != KEEP
-        ]
 
     def as_dict(self) -> dict:
         """For JSON."""

@@ -39,13 +39,15 @@ from ..oci.manifest import (
 )
 from ..oci.reference import repository_fault
 
-#: What a finding is about. The first two hide what lies behind them: a tree with one of them is not known completely.
+#: What a finding is about.
 UNREADABLE = "unreadable"
 SYMLINK = "symbolic link"
 BAD_LINK = "damaged link"
 BAD_MANIFEST = "damaged manifest"
 STRAY = "stray"
 MISPLACED = "misplaced data"
+#: These hide what lies behind them: a tree with one of them is not known completely.
+HIDING = (UNREADABLE, SYMLINK)
 
 BELOW = "docker/registry/v2"
 #: A registry takes no larger manifest.
@@ -182,7 +184,7 @@ class Tree:
     @property
     def hiding(self) -> list[Finding]:
         """The findings that hide something."""
-        return [finding for finding in self.findings if finding.kind in (UNREADABLE, SYMLINK)]
+        return [finding for finding in self.findings if finding.kind in HIDING]
 
     def _find(self, kind, path, message):
         where = f"{BELOW}/{os.path.relpath(path, self.base)}"
@@ -551,8 +553,8 @@ class Tree:
 def read_inventory(tree: Tree, created: bool = False, memory=None) -> Inventory:
     """The registry's repositories, tags and manifests.
 
-    A tag whose link is damaged has no digest and is left out: it is among the tree's findings. A tag may point at
-    a manifest that its repository does not have.
+    A tag whose link is damaged has no digest: it is among `lost_tags`. A tag may point at a manifest that its
+    repository does not have.
 
     Args:
         tree: where to read.
@@ -567,6 +569,8 @@ def read_inventory(tree: Tree, created: bool = False, memory=None) -> Inventory:
         for tag, link in tree.tags(name).items():
             if link.digest:
                 repository.tags[tag] = Tag(tag, link.digest, link.at)
+            else:
+                repository.lost_tags.append(tag)
         for digest, link in tree.revisions(name).items():
             if link.digest == digest:
                 repository.manifests[link.digest] = _held(tree, link, created, memory)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import NamedTuple
 
 from .mark import named_by
-from .tree import Finding, Tree
+from .tree import HIDING, Finding, Tree
 
 #: What can be wrong with a part of an image.
 NO_LINK = "not linked"
@@ -94,14 +94,14 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
 
     @property
-    def damaged_tags(self) -> list[Damage]:
-        """The damages that somebody who pulls by tag meets."""
-        return [damage for damage in self.damages if damage.tag is not None]
+    def whole(self) -> bool:
+        """Whether no image is damaged, and nothing was hidden that may hold one."""
+        return not self.damages and not any(finding.kind in HIDING for finding in self.findings)
 
     def as_dict(self) -> dict:
         """For JSON."""
         return {
-            "whole": not self.damages,
+            "whole": self.whole,
             "tags": self.tags,
             "manifests": self.manifests,
             "blobs": self.blobs,

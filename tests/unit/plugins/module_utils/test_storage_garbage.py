@@ -348,7 +348,7 @@ def test_what_a_tag_points_at_is_linked_again(disk, window, major):
     assert {path for path in lost if "revisions" in path.parts} <= restored <= lost
     assert {path: path.read_bytes() for path in restored} == {path: before[path] for path in restored}
     assert {path.stat().st_mtime for path in restored} == {PUSHED + 5}
-    assert [damage.name for damage in verify(disk.tree(), deep=True).damaged_tags] == ["app:v1"]
+    assert [damage.name for damage in verify(disk.tree(), deep=True).damages if damage.tag] == ["app:v1"]
     assert plan_garbage(disk.tree(), major).last_copies == []
     assert repair_links(window) == []
 

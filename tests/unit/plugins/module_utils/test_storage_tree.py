@@ -25,6 +25,7 @@ from ansible_collections.homelab.registry.plugins.module_utils.storage.tree impo
     parse_time,
     read_inventory,
 )
+from ansible_collections.homelab.registry.plugins.module_utils.storage.verify import verify
 from ansible_collections.homelab.registry.tests.unit.storage_tree import PUSHED, Disk
 
 
@@ -223,6 +224,7 @@ def test_a_damaged_link(disk, content, link):
     assert kinds(tree) == [BAD_LINK]
     repository = read_inventory(tree).repositories["app"]
     assert ("v1" in repository.tags) == (link != "current")
+    assert repository.lost_tags == (["v1"] if link == "current" else [])
     assert (made["digest"] in repository.manifests) == (link != "revision")
     assert str(path.relative_to(disk.root)) in str(tree.findings[0])
 
@@ -369,6 +371,7 @@ def test_a_directory_that_cannot_be_read(for_others, path):
     tree = for_others.tree()
     assert UNREADABLE in kinds(tree)
     assert not tree.complete
+    assert not verify(tree).whole
 
 
 def test_a_root_that_cannot_be_read(for_others):
