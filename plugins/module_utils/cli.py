@@ -14,9 +14,10 @@ import importlib
 import os
 import signal
 import sys
+import traceback
 
 from . import lock
-from .ctl.common import BUSY, INTERRUPTED, NOTHING_DONE, SOME_FAILED, say
+from .ctl.common import BROKEN, BUSY, INTERRUPTED, NOTHING_DONE, SOME_FAILED, say
 from .errors import HomelabError
 
 VERSION = "0.1.0"
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 all is done, 1 some images failed, 2 nothing could be done, 75 another run holds the lock,
-        130 interrupted.
+        130 interrupted, 70 it broke off because of an error in the program: then the trace is shown.
     """
     argv = sys.argv[1:] if argv is None else argv
     arguments = _parser(argv).parse_args(argv)
@@ -60,6 +61,9 @@ def main(argv: list[str] | None = None) -> int:
         # Whoever read our output has gone (registryctl … | head). Python flushes stdout once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SOME_FAILED
+    except Exception as error:  # Python would end with 1, which stands for something else
+        traceback.print_exc()
+        return say(f"an error in the program, please report it: {type(error).__name__}: {error}", BROKEN)
 
 
 def _interrupt(_number, _frame):

@@ -22,8 +22,8 @@ from ..report.progress import Bar, Lines, Meter
 from ..text_file import write_atomic
 from .settings import CONFIG
 
-#: Exit codes. BUSY is EX_TEMPFAIL: nothing is wrong, the next run will do it.
-OK, SOME_FAILED, NOTHING_DONE, BUSY, INTERRUPTED = 0, 1, 2, 75, 130
+#: Exit codes. BROKEN is EX_SOFTWARE; BUSY is EX_TEMPFAIL: nothing is wrong, the next run will do it.
+OK, SOME_FAILED, NOTHING_DONE, BROKEN, BUSY, INTERRUPTED = 0, 1, 2, 70, 75, 130
 
 
 def say(message: object, code: int) -> int:

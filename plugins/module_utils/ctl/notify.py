@@ -95,10 +95,12 @@ def _test(notifier):
 
 def _told_of(verb, result):
     """What went wrong, from the result of the run, and where there is more."""
-    said = result.get("error") or result.get("refused")
+    said = result.get("error") or result.get("refused") or result.get("trouble")
     if not said and result.get("damages"):
         names = [f"{one['repository']}:{one['tag'] or one['digest']}" for one in result["damages"]]
         said = f"damaged images: {_names(names)}"
+    elif not said and result.get("whole") is False:
+        said = "parts of the registry could not be read"
     if not said and result.get("images"):
         names = [one["image"] for one in result["images"] if one.get("action") == "failed"]
         said = names and f"failed images: {_names(names)}"

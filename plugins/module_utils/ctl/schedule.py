@@ -170,6 +170,7 @@ class Memory:
         except ValueError:
             known = {}  # lost: the next runs are those from now on
         self._jobs = known if isinstance(known, dict) else {}
+        self._problem = ""
 
     def last(self, name: str, now: float) -> float:
         """The time of a job's last run; now for one that is new, or whose memory is of a clock that was wrong."""
@@ -186,9 +187,16 @@ class Memory:
         return dict(entry) if isinstance(entry, dict) else {}
 
     def keep(self, name: str, **values: object) -> None:
-        """Remember, on disk too."""
+        """Remember, on disk too if it has room: on a full one the guard has to run all the same."""
         self._jobs[name] = {**self.of(name), **values}
-        write_atomic(str(self._path), json.dumps(self._jobs, indent=2) + "\n", 0o644)
+        try:
+            write_atomic(str(self._path), json.dumps(self._jobs, indent=2) + "\n", 0o644)
+        except HomelabError as error:
+            if str(error) != self._problem:  # once, not for every job
+                say(error, OK)
+            self._problem = str(error)
+        else:
+            self._problem = ""
 
 
 def _for_ever(arguments, memory):

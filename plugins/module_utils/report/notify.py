@@ -73,6 +73,8 @@ class Notifier:
                 way(message)
             except HomelabError as error:
                 failures.append(f"{name}: {error}")
+            except Exception as error:  # the other ways may work; its text may quote a secret
+                failures.append(f"{name}: {type(error).__name__}")
         return failures
 
 
@@ -139,6 +141,10 @@ def _webhook(settings):
         raise HomelabError("is not an address", "notify.webhook.url", "write it as https://host/…")
     if kind not in FORMATS:
         raise HomelabError(f"there is no format {kind!r}", "notify.webhook.format", f"there are {', '.join(FORMATS)}")
+    if not isinstance(headers, Mapping) or not all(isinstance(value, str) for value in headers.values()):
+        raise HomelabError(
+            "is not a mapping of texts", "notify.webhook.headers", "write it as {Authorization: Bearer …}"
+        )
 
     def send(message):
         body, about = _body(message, kind)
@@ -203,6 +209,12 @@ def _mail(settings):
     if settings.get("username") and security == "none":
         raise HomelabError(
             "a password would travel in clear", "notify.mail.security", "set it to starttls or tls, or leave username"
+        )
+    if not f"{settings.get('username') or ''}{settings.get('password') or ''}".isascii():
+        raise HomelabError(
+            "the account has letters that the login of SMTP does not carry",
+            "notify.mail.username, password",
+            "choose a password of ASCII letters, digits and signs",
         )
     server = settings.get("server") or "localhost"
     port = settings.get("port") or {"none": 25, "starttls": 587, "tls": 465}[security]

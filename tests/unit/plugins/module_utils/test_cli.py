@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible_collections.homelab.registry.plugins.module_utils import cli, lock, zipapp_build
+from ansible_collections.homelab.registry.plugins.module_utils.ctl import mirror
 from ansible_collections.homelab.registry.plugins.module_utils.ctl.mirror import mirror_settings
 from ansible_collections.homelab.registry.plugins.module_utils.ctl.settings import load_config
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
@@ -148,6 +149,14 @@ def test_the_lock(config, tmp_path, capsys, exclusive, more, code):
     if code:
         assert "another run is under way" in capsys.readouterr().err
         assert result.read_text() == "the other run's"
+
+
+def test_an_error_in_the_program_is_no_failed_image(config, monkeypatch, capsys):
+    monkeypatch.setattr(mirror, "mirror_settings", lambda *_arguments: {}["a bug"])
+    assert cli.main(["mirror", "--config", config()]) == 70
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert "registryctl: an error in the program, please report it: KeyError: 'a bug'" in said
 
 
 def test_a_lock_that_cannot_be_opened(config, tmp_path, capsys):

@@ -15,7 +15,7 @@ import pytest
 from ansible_collections.homelab.registry.plugins.module_utils import cli
 from ansible_collections.homelab.registry.plugins.module_utils.ctl import notify as ctl
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
-from ansible_collections.homelab.registry.plugins.module_utils.report.notify import Message, parse_notify
+from ansible_collections.homelab.registry.plugins.module_utils.report.notify import Message, Notifier, parse_notify
 
 SECRET = "S3cret-topic"
 MESSAGE = Message("nas: the disk is \u201cfull\u201d", "80 % <in use> & more", "critical", "nas", "guard")
@@ -186,6 +186,12 @@ WRONG = {
     "no receiver": ({"mail": {"server": "x"}}, "notify.mail"),
     "a receiver that is none": ({"mail": {"to": "me"}}, "'me' is not an address"),
     "a header in it": ({"mail": {"to": "me@x\r\nBcc: you@y"}}, "is not an address"),
+    "headers as a text": ({"webhook": {"url": "http://x/", "headers": f"Authorization: {SECRET}"}}, "webhook.headers"),
+    "a header that is no text": ({"webhook": {"url": "http://x/", "headers": {"X": 1}}}, "webhook.headers"),
+    "a password beyond ASCII": (
+        {"mail": {"to": "me@x", "security": "tls", "username": "me", "password": f"{SECRET}ü"}},
+        "letters that the login of SMTP does not carry",
+    ),
     "another security": ({"mail": {"to": "me@x", "security": "ssl"}}, "starttls"),
     "a password in clear": ({"mail": {"to": "me@x", "username": "me", "password": SECRET}}, "in clear"),
 }
@@ -196,6 +202,16 @@ def test_what_is_wrong_in_the_settings(settings, said):
     with pytest.raises(HomelabError, match=said) as caught:
         parse_notify(settings)
     assert SECRET not in str(caught.value)
+
+
+def test_a_way_that_breaks_does_not_keep_the_others():
+    told = []
+
+    def broken(_message):
+        raise TypeError(SECRET)
+
+    failures = Notifier({"command": broken, "mail": told.append}).send(MESSAGE)
+    assert (failures, told) == (["command: TypeError"], [MESSAGE])
 
 
 # --- registryctl notify ---------------------------------------------------------------------------------------
@@ -216,6 +232,8 @@ def notify(tmp_path, web, capsys):
 RESULTS = {
     "an error": ({"error": "no disk"}, "no disk\n"),
     "a refusal": ({"refused": "too much"}, "too much\n"),
+    "trouble": ({"refused": None, "trouble": "the garbage was not collected"}, "the garbage was not collected\n"),
+    "not all seen": ({"whole": False, "damages": []}, "parts of the registry could not be read\n"),
     "damaged images": ({"damages": [{"repository": "a", "tag": "1", "digest": "d"}]}, "damaged images: a:1\n"),
     "failed images": (
         {"images": [{"image": "a:1", "action": "failed"}, {"image": "b:1", "action": "copied"}]},

@@ -164,6 +164,15 @@ def test_a_memory_of_a_wrong_clock_is_not_believed(tmp_path):
     assert schedule.Memory(str(tmp_path)).last("a", at(START)) == at(START)
 
 
+def test_a_full_disk_does_not_keep_jobs_from_running(tmp_path, capsys):
+    memory = schedule.Memory(str(tmp_path / "state"))
+    (tmp_path / "state").touch()  # no directory any more, so that nothing can be written
+    memory.keep("guard", slot=1.0)
+    memory.keep("guard", exit=0)
+    assert memory.of("guard") == {"slot": 1.0, "exit": 0}
+    assert capsys.readouterr().err.count("cannot be written") == 1
+
+
 # --- the process --------------------------------------------------------------------------------------------
 @pytest.fixture
 def place(tmp_path):
