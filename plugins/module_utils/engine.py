@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,10 @@ from urllib.parse import quote
 
 from .errors import HomelabError
 
+#: Seconds between two looks at what the engine is doing.
+_PACE = 0.2
+#: Stands for the status of an answer that did not come.
+_LATE = 504
 PID_FILES = ("/run/docker.pid", "/var/run/docker.pid", "/run/snap.docker/docker.pid")
 
 
@@ -189,12 +194,31 @@ class Engine:
         self._json("POST", f"/containers/{quote(container, safe='')}/restart", patience)
 
     def remove_container(self, name: str) -> bool:
-        """Kill and remove a container; whether there was one. Its volumes stay."""
-        response = self._request("DELETE", f"/containers/{quote(name, safe='')}?force=1", self._timeout * 6)
-        body = response.read()
-        if response.status >= 400 and response.status != 404:
-            raise HomelabError(f"the container {name} cannot be removed: {_message(body)}")
-        return response.status != 404
+        """Kill and remove a container; whether there was one. Its volumes stay.
+
+        Raises:
+            HomelabError: the engine refuses, or the container is still there after a while.
+        """
+        patience = self._timeout * 6
+        try:
+            response = self._request("DELETE", f"/containers/{quote(name, safe='')}?force=1", patience)
+            status, said = response.status, _message(response.read())
+        except HomelabError as error:  # on a slow disk it takes its time
+            status, said = _LATE, error.message
+        if status == 404:
+            return False
+        # 409: it is being removed already
+        if status >= 400 and not (status in (409, _LATE) and self._is_gone(name, patience)):
+            raise HomelabError(f"the container {name} cannot be removed: {said}")
+        return True
+
+    def _is_gone(self, name, patience):
+        deadline = time.monotonic() + patience
+        while self.container(name) is not None:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_PACE)
+        return True
 
     def run(self, name: str, settings: dict, silence: float = 3600) -> Finished:
         """Run a container to its end, and remove it, also after an error.

@@ -16,14 +16,19 @@ from pathlib import Path
 
 from .errors import HomelabError
 
+#: On the registry host: the lock, and what runs remember.
+STATE_DIR = "/var/lib/homelab-registry"
+#: Seconds between two tries of who waits.
+_PACE = 1
+
 
 class Busy(HomelabError):
     """Another run holds the lock."""
 
 
 @contextmanager
-def hold(path: Path | str, *, exclusive: bool, verb: str = "") -> Iterator[None]:
-    """Hold the lock, without waiting for it.
+def hold(path: Path | str, *, exclusive: bool, verb: str = "", wait: float = 0) -> Iterator[None]:
+    """Hold the lock.
 
     Args:
         path: the file; it is made, with its directory, and stays. The kernel lets go of the lock when the process
@@ -31,9 +36,10 @@ def hold(path: Path | str, *, exclusive: bool, verb: str = "") -> Iterator[None]
         exclusive: for what deletes (clean-up, pruning, garbage collection, backup). What only adds images shares
             the lock with its like.
         verb: what is being done, for the error of those who come meanwhile, such as `registryctl gc`.
+        wait: seconds to wait for it.
 
     Raises:
-        Busy: somebody else has it, in a way that does not go together with this one; says who, as far as known.
+        Busy: somebody else still has it, in a way that does not go together with this one; says who, as far as known.
         HomelabError: the file cannot be opened.
     """
     try:
@@ -44,16 +50,27 @@ def hold(path: Path | str, *, exclusive: bool, verb: str = "") -> Iterator[None]
             f"the lock cannot be opened: {error.strerror}", str(path), "run it as root, or name another file (--lock)"
         ) from error
     try:
-        try:
-            fcntl.flock(handle, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Busy(
-                f"another run is under way on this registry{_holder(handle)}", str(path), "try again when it is done"
-            ) from error
+        deadline = time.monotonic() + wait
+        while not _taken(handle, exclusive):
+            if time.monotonic() >= deadline:
+                raise Busy(
+                    f"another run is under way on this registry{_holder(handle)}",
+                    str(path),
+                    "try again when it is done",
+                )
+            time.sleep(_PACE)
         _sign(handle, verb)
         yield
     finally:
         os.close(handle)
+
+
+def _taken(handle, exclusive):
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _sign(handle, verb):

@@ -146,7 +146,8 @@ options:
     description: Directory for what is remembered between runs.
     type: path
   lock_path:
-    description: File whose lock is held during the run, on the registry host C(/var/lib/homelab-registry/lock).
+    description:
+      - File whose lock is held during the run. With O(host) it is C(lock) in O(state_dir) by default.
     type: path
 """
 
@@ -299,6 +300,11 @@ def argument_spec():
     }
 
 
+def _lock(params):
+    path = params["lock_path"] or (params["host"] and f"{params['state_dir'] or lock.STATE_DIR}/lock")
+    return lock.hold(path, exclusive=True, verb="registry_cleanup") if path else nullcontext()
+
+
 def main():
     module = AnsibleModule(
         argument_spec=argument_spec(),
@@ -306,10 +312,8 @@ def main():
         supports_check_mode=True,
     )
     try:
-        request = prepare(module.params)
-        path = None if module.check_mode else module.params["lock_path"]
-        with lock.hold(path, exclusive=True, verb="registry_cleanup") if path else nullcontext():
-            report = request.run(check=module.check_mode)
+        with nullcontext() if module.check_mode else _lock(module.params):
+            report = prepare(module.params).run(check=module.check_mode)
     except HomelabError as error:
         module.fail_json(msg=str(error))
     result = {**report.as_dict(), "diff": report.diff()}

@@ -31,6 +31,7 @@ class FakeEngine:
         containers: name to what `inspect` says.
         output: what a container that is run prints, pairs of (1 or 2, bytes), and `code` its exit code.
         created: settings of the containers that were made.
+        lingers: status (None for no answer) of a removal, and how often the container is still seen after it.
     """
 
     def __init__(self, config: Path | None = None):
@@ -44,6 +45,7 @@ class FakeEngine:
         self.broken = False
         self.containers, self.created = {}, []
         self.output, self.code = [], 0
+        self.lingers = None
         # pytest's own directories may be too long for a socket's path
         self._home = tempfile.mkdtemp(prefix="engine-")
         self.address = f"unix://{self._home}/docker.sock"
@@ -145,11 +147,18 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(201, {"Id": name})
         elif (path if self.command == "DELETE" else name) not in engine.containers:
             self._answer(404, {"message": f"No such container: {name or path}"})
+        elif self.command == "DELETE" and engine.lingers:
+            if engine.lingers[0]:
+                self._answer(engine.lingers[0], {"message": f"removal of container {path} is already in progress"})
         elif self.command == "DELETE":
             del engine.containers[path]
             self._answer(204)
         elif verb == "json":
             self._answer(200, engine.containers[name])
+            if engine.lingers:
+                engine.lingers = (engine.lingers[0], engine.lingers[1] - 1)
+                if engine.lingers[1] == 0:
+                    del engine.containers[name]
         elif verb in ("start", "restart"):
             engine.containers[name]["State"]["Running"] = True
             self._answer(204)

@@ -13,7 +13,19 @@ from .. import lock
 from ..errors import HomelabError
 from ..report.cleanup import cleanup_summary, cleanup_totals
 from ..retention.run import prepare
-from .common import NOTHING_DONE, OK, SOME_FAILED, access_of, common_options, locked, now, say, write_result
+from .common import (
+    INTERRUPTED,
+    NOTHING_DONE,
+    OK,
+    SOME_FAILED,
+    access_of,
+    common_options,
+    locked,
+    now,
+    say,
+    write_result,
+)
+from .gc import step
 from .settings import load_config
 
 
@@ -75,9 +87,11 @@ def _run(arguments):
     started = now()
     try:
         config = load_config(arguments.config, optional=bool(arguments.to))
-        request = prepare(cleanup_settings(arguments, config))
+        settings = cleanup_settings(arguments, config)
+        prepare(settings)  # a mistake is told at once
         with locked(arguments, config, exclusive=True, verb="registryctl cleanup"):
-            report = request.run(check=arguments.dry_run, progress=_say_line)
+            # what others remember is read now that they are done
+            report = prepare(settings).run(check=arguments.dry_run, progress=step(quiet=False))
     except lock.Busy:
         raise  # the result is that of the run that holds it
     except HomelabError as error:
@@ -96,9 +110,6 @@ def _run(arguments):
     if report.refused:
         say(report.refused, NOTHING_DONE)
         return NOTHING_DONE
+    if report.interrupted:
+        return INTERRUPTED
     return SOME_FAILED if report.failed or report.trouble else OK
-
-
-def _say_line(text):
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()

@@ -13,11 +13,12 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
 from .. import lock
+from ..on_calendar import span
 from ..report.progress import Bar, Lines, Meter
 from ..text_file import write_atomic
 from .settings import CONFIG
@@ -54,7 +55,13 @@ def common_options(parser: argparse.ArgumentParser, *, to: bool = False, dry_run
         parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
     parser.add_argument("--json", action="store_true", help="print the report as JSON, and nothing else")
     parser.add_argument("--result", metavar="FILE", help="also write the report to a file, as JSON")
+    lock_options(parser)
+
+
+def lock_options(parser: argparse.ArgumentParser) -> None:
+    """Options of verbs that take the lock."""
     parser.add_argument("--lock", metavar="FILE", help="lock; by default the file lock in state_dir")
+    parser.add_argument("--wait", metavar="TIME", default="0", help="for another run to end, as 30min or 6h")
 
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -67,14 +74,21 @@ def access_of(arguments: argparse.Namespace, config: dict) -> dict:
 
 
 # --- a run --------------------------------------------------------------------------------------------------
-def locked(
-    arguments: argparse.Namespace, config: dict, *, exclusive: bool, verb: str
-) -> AbstractContextManager:
-    """The lock, see lock.hold; a dry run needs none."""
-    path = arguments.lock or (config.get("state_dir") and Path(config["state_dir"], "lock"))
-    if not path or getattr(arguments, "dry_run", False):
-        return nullcontext()
-    return lock.hold(path, exclusive=exclusive, verb=verb)
+@contextmanager
+def locked(arguments: argparse.Namespace, config: dict, *, exclusive: bool, verb: str) -> Iterator[None]:
+    """The lock, see lock.hold; a dry run needs none. With it the result of the run before goes: of a run that is killed
+    nothing shall be told that is another's."""
+    if getattr(arguments, "dry_run", False):
+        yield
+        return
+    state_dir = config.get("state_dir") or (config.get("host") and lock.STATE_DIR)
+    path = arguments.lock or (state_dir and Path(state_dir, "lock"))
+    wait = span(arguments.wait)
+    with lock.hold(path, exclusive=exclusive, verb=verb, wait=wait) if path else nullcontext():
+        if getattr(arguments, "result", None):
+            with suppress(OSError):
+                Path(arguments.result).unlink()
+        yield
 
 
 @contextmanager
@@ -101,6 +115,15 @@ def meter() -> Iterator[Callable[[int, int], None] | None]:
         yield shown.at
     finally:
         shown.close()
+
+
+def read_result(path: str | Path) -> dict:
+    """What a run has written there; an empty mapping for what is none."""
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
 
 
 def write_result(name: str | Path | None, result: dict) -> None:

@@ -17,10 +17,9 @@ from ..errors import HomelabError
 from ..report.gc import gc_summary
 from ..storage.garbage import UPLOAD_AGE
 from ..storage.maintenance import Interrupted, collect, recover
-from .common import INTERRUPTED, OK, SOME_FAILED, common_options, locked, now, say, write_result
+from .common import INTERRUPTED, OK, SOME_FAILED, common_options, lock_options, locked, now, say, write_result
 from .settings import load_config
 
-STATE_DIR = "/var/lib/homelab-registry"
 RESULT = "gc.json"
 
 
@@ -49,7 +48,9 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         description="Bring back a registry that an interrupted maintenance left read-only. Without one nothing is"
         " done and nothing is said, so that it can run at each boot.",
     )
-    common_options(parser)
+    parser.add_argument("--config", metavar="FILE", help="settings (JSON)")
+    parser.add_argument("--json", action="store_true", help="print what was found as JSON, and nothing else")
+    lock_options(parser)
     parser.set_defaults(verb=_recover)
 
 
@@ -65,7 +66,7 @@ def maintenance_settings(config: dict) -> dict:
     return {
         "host": {key: value for key, value in (config.get("host") or {}).items() if value is not None},
         "access": access,
-        "state_dir": config.get("state_dir") or STATE_DIR,
+        "state_dir": config.get("state_dir") or lock.STATE_DIR,
     }
 
 
@@ -83,7 +84,9 @@ def _gc(arguments):
     config = load_config(arguments.config)
     settings = maintenance_settings(config)
     started = now()
-    result = arguments.result or (None if arguments.dry_run else Path(settings["state_dir"], RESULT))
+    result = arguments.result = arguments.result or (
+        None if arguments.dry_run else Path(settings["state_dir"], RESULT)
+    )
     try:
         with locked(arguments, {"state_dir": settings["state_dir"]}, exclusive=True, verb="registryctl gc"):
             report = collect(
@@ -110,10 +113,11 @@ def _recover(arguments):
     if not config.get("registry"):
         return OK  # a machine without a registry
     settings = maintenance_settings(config)
-    with locked(arguments, {"state_dir": settings["state_dir"]}, exclusive=True, verb="registryctl recover"):
+    # A mirror run does not stand in its way: it cannot write before.
+    with locked(arguments, {"state_dir": settings["state_dir"]}, exclusive=False, verb="registryctl recover"):
         done = recover(**settings)
     if arguments.json:
         sys.stdout.write(json.dumps(done and asdict(done)) + "\n")
     elif done:
-        say(f"a maintenance was cut off ({done.phase}); the registry takes writes again", OK)
+        say(f"{done}; the registry takes writes again", OK)
     return OK

@@ -13,15 +13,15 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from ..errors import HomelabError
+from ..lock import STATE_DIR
 from ..report.notify import Message
 from ..report.numbers import size
 from ..storage import guard
 from ..storage.usage import file_system
-from .common import BUSY, INTERRUPTED, OK, SOME_FAILED, now, say, write_result
+from .common import BUSY, INTERRUPTED, NOTHING_DONE, OK, SOME_FAILED, now, read_result, say, write_result
 from .notify import notifier_of, send
 from .settings import load_config
 
-STATE_DIR = "/var/lib/homelab-registry"
 RESULT = "guard.json"
 #: What of a policy lets anything go.
 _LETS_GO = ("keep_last", "max_age", "rules")
@@ -43,7 +43,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
         " clean-up of the settings runs, at most once an hour; from `critical` on (80) somebody is told, on a change"
         " and then once a day. Nothing is deleted but by the policy.",
         epilog="Exit status: 0 nothing to worry about, 1 somebody should look (and was told), 2 it could not be found"
-        " out.",
+        " out, or a maintenance that was cut off could not be undone.",
     )
     parser.add_argument("--config", metavar="FILE", help="settings (JSON)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON, and nothing else")
@@ -61,7 +61,7 @@ def _run(arguments):
             "the registry's directory is not on this machine", "host.data_path", "run the guard on the registry host"
         )
     state = Path(config.get("state_dir") or STATE_DIR, RESULT)
-    earlier = _earlier(state)
+    earlier = read_result(state)
     memory = guard.Memory.from_dict(earlier.get("memory"))
     policy = (config.get("cleanup") or {}).get("policy") or {}
     has_policy = any(policy.get(key) is not None for key in _LETS_GO) and section.get("cleanup", True)
@@ -74,14 +74,19 @@ def _run(arguments):
         would = "a clean-up would run" if wanted else "nothing would be cleaned up"
         sys.stdout.write(f"{_state(disk, before, path)}; {would}\n")
         return OK
+    recovered = arguments.main(["recover", *_place(arguments)])
+    if recovered == INTERRUPTED:
+        return INTERRUPTED
     if wanted:
         # Before it: one that is killed half-way is not tried again every minute.
-        memory = guard.Memory(clock, memory.told, memory.told_at)
-        _save(state, {**earlier, "memory": memory.as_dict()})
+        begun = guard.Memory(clock, memory.told, memory.told_at)
+        _save(state, {**earlier, "memory": begun.as_dict()})
         say(f"{_state(disk, before, path)}: cleaning up", OK)
-        cleanup = _clean(arguments, state.parent, started)
-        if cleanup["status"] == INTERRUPTED:
+        done = _clean(arguments, state.parent, started)
+        if done["status"] == INTERRUPTED:
             return INTERRUPTED
+        if done["status"] != BUSY:  # else it is tried again next time
+            memory, cleanup = begun, done
         disk = file_system(path)
     level = limits.level(disk.percent)
     why = guard.concern(level, has_policy, cleanup if level != guard.OK else None)
@@ -110,23 +115,27 @@ def _run(arguments):
         "told": told,
         "memory": memory.as_dict(),
     }
+    if recovered not in (OK, BUSY):
+        result["error"] = "a maintenance was cut off and could not be undone: registryctl recover says why"
     _save(state, result)
     shown = json.dumps(result, indent=2) if arguments.json else _summary(result, _state(disk, level, path))
     sys.stdout.write(f"{shown}\n")
+    if "error" in result:
+        return NOTHING_DONE
     return SOME_FAILED if why or failures else OK
+
+
+def _place(arguments):
+    return ["--config", arguments.config] if arguments.config else []
 
 
 def _clean(arguments, state_dir, started):
     """Run the clean-up as somebody who types it would."""
     result = state_dir / "cleanup.json"
-    place = ["--config", arguments.config] if arguments.config else []
     with redirect_stdout(sys.stderr if arguments.json else sys.stdout):
-        code = arguments.main(["cleanup", *place, "--result", str(result)])
-    done = _earlier(result)
-    if code == BUSY:
-        # Somebody else is at it, which is as good; the next hour looks again.
-        return {"at": started, "status": code, "failed": False, "error": None}
-    error = done.get("error") or done.get("refused")
+        code = arguments.main(["cleanup", *_place(arguments), "--result", str(result)])
+    done = read_result(result)
+    error = done.get("error") or done.get("refused") or done.get("trouble")
     # Why it kept what it kept; a node that was never asked what it uses, for one.
     notes = [one for one in done.get("notes") or [] if isinstance(one, str)]
     return {"at": started, "status": code, "failed": code != OK, "error": error if code != OK else None, "notes": notes}
@@ -162,15 +171,6 @@ def _summary(result, state):
     if result["told"]:
         parts.append("somebody was told" if result["concern"] else "somebody was told that it is well again")
     return "; ".join(parts)
-
-
-def _earlier(path):
-    """A JSON mapping; an empty one for what is none."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return data if isinstance(data, dict) else {}
 
 
 def _save(path, result):

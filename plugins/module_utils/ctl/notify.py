@@ -14,7 +14,7 @@ from pathlib import Path
 from ..errors import HomelabError
 from ..report.notify import Message, Notifier, parse_notify
 from ..text_file import write_atomic
-from .common import OK, SOME_FAILED, say
+from .common import OK, SOME_FAILED, read_result, say
 from .settings import load_config
 
 #: Seconds in which the same failure is told once; timers come a little early.
@@ -68,7 +68,7 @@ def _run(arguments):
     if not notifier.ways:
         return OK
     state_dir = config.get("state_dir")
-    text = _told_of(verb, _read(state_dir and Path(state_dir, f"{verb}.json")))
+    text = _told_of(verb, read_result(Path(state_dir, f"{verb}.json")) if state_dir else {})
     memory = Path(state_dir, MEMORY) if state_dir else None
     if memory and _told_before(memory, verb, text):
         return OK
@@ -113,17 +113,8 @@ def _names(names):
     return ", ".join(names[:_SHOWN]) + more
 
 
-def _read(path):
-    """A JSON mapping; an empty one for what is none."""
-    try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
-        return {}
-    return data if isinstance(data, dict) else {}
-
-
 def _told_before(path, verb, text):
-    known = _read(path).get(verb)
+    known = read_result(path).get(verb)
     try:
         return known["text"] == text and 0 <= time.time() - known["at"] < PAUSE
     except (KeyError, TypeError):
@@ -132,6 +123,7 @@ def _told_before(path, verb, text):
 
 def _remember(path, verb, text):
     try:
-        write_atomic(str(path), json.dumps({**_read(path), verb: {"text": text, "at": time.time()}}) + "\n", 0o600)
+        known = {**read_result(path), verb: {"text": text, "at": time.time()}}
+        write_atomic(str(path), json.dumps(known) + "\n", 0o600)
     except HomelabError as error:  # it is told again, then
         say(error, OK)

@@ -31,7 +31,7 @@ from ..on_calendar import parse, span
 from ..report.numbers import duration
 from ..report.table import render
 from ..text_file import read_text, write_atomic
-from .common import BUSY, NOTHING_DONE, OK, SOME_FAILED, common_options, say
+from .common import BUSY, NOTHING_DONE, OK, SOME_FAILED, say
 from .settings import load_config
 
 #: Of a job: what may be in it, and what must.
@@ -131,7 +131,7 @@ def add_parser(verbs: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--list", action="store_true", help="only show the jobs, their last and their next run")
     parser.add_argument("--now", metavar="JOB", help="run this job now, and nothing else")
-    common_options(parser)
+    parser.add_argument("--config", metavar="FILE", help="settings (JSON)")
     parser.set_defaults(verb=_run)
 
 

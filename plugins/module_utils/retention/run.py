@@ -16,10 +16,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from ..errors import HomelabError
+from ..lock import STATE_DIR
 from ..mirroring.state import protected_digests
 from ..oci.access import Access
 from ..oci.client import Registry
-from ..storage.maintenance import collect, recover
+from ..storage.maintenance import Interrupted, collect, recover
 from ..storage.server import Host, Server
 from ..storage.tree import Tree
 from ..storage.tree import read_inventory as read_tree
@@ -31,7 +32,6 @@ from .plan import Plan, Refused, plan
 from .policy import Policy, parse_policy
 from .read_api import read_inventory as read_api
 
-STATE_DIR = "/var/lib/homelab-registry"
 #: Keys of the settings that say how the registry is reached.
 ACCESS = tuple(Access.__dataclass_fields__)
 WOULD = {DELETE: "would delete", "tag only": "would remove the tag"}
@@ -47,8 +47,10 @@ class Report:
         applied: what was done; None in a dry run, or if the plan was refused.
         refused: why the plan was not, or would not be, carried out; None if it may.
         collected: what the garbage collection did, for JSON; None if there was none.
-        trouble: why the garbage collection failed, or the rest of the plan was not tried.
+        trouble: why the garbage collection failed or would be refused, or the rest of the plan was not tried.
         notes: what the user should know.
+        recovered: whether the registry was brought back from an earlier maintenance that had been cut off.
+        interrupted: whether a signal ended the garbage collection.
     """
 
     check: bool
@@ -58,15 +60,17 @@ class Report:
     collected: dict | None = None
     trouble: str | None = None
     notes: list = field(default_factory=list)
+    recovered: bool = False
+    interrupted: bool = False
 
     @property
     def changed(self) -> bool:
         """Whether the registry is, or would be, another one."""
         if self.applied is None:
-            planned = bool(self.plan.deletions or self.plan.tag_only)
-            return self.check and planned and not self.refused
-        done = any(one.action in (DELETED, UNTAGGED) for one in self.applied.outcomes)
-        return done or bool((self.collected or {}).get("changed"))
+            removes = self.check and not self.refused and bool(self.plan.deletions or self.plan.tag_only)
+        else:
+            removes = any(one.action in (DELETED, UNTAGGED) for one in self.applied.outcomes)
+        return removes or self.recovered or bool((self.collected or {}).get("changed"))
 
     @property
     def failed(self) -> list[dict]:
@@ -182,15 +186,19 @@ class Request:
         """
         if self.remember and not check:
             write_nodes(*self.remember)  # it is as true if the rest fails
-        root = Server(self.host, asdict(self.access)).root if self.host else None
-        if self.host and not check:
-            recover(asdict(self.host), asdict(self.access), self.state_dir)  # else it may be read-only
+        recovered = root = None
+        if self.host:
+            if not check:  # else it may be read-only, or stopped
+                recovered = recover(asdict(self.host), asdict(self.access), self.state_dir)
+            root = Server(self.host, asdict(self.access)).root
         registry = _open(self.access)
         try:
             answer = registry.request("GET", "/v2/")
             registry.check(answer, (200,), "looking whether it is there")
             made = plan(self._read(registry, root), self.policy, time.time())
-            report = Report(check, made, notes=[*self.use.notes, *made.notes])
+            report = Report(check, made, notes=[*self.use.notes, *made.notes], recovered=recovered is not None)
+            if recovered:
+                report.notes.insert(0, f"{recovered}; the registry takes writes again")
             try:
                 made.check()
             except Refused as error:
@@ -244,11 +252,14 @@ class Request:
             )
         except HomelabError as error:
             report.trouble = f"the garbage was not collected: {error}"
+            report.interrupted = isinstance(error, Interrupted)
             _settle(report, set(), "the maintenance window did not come about")
             return
         report.collected = done.as_dict()
         _settle(report, set(done.tags), "it is gone or was moved since")
-        if done.new_damages:
+        if done.refusals:  # of a dry run: else it is an error
+            report.trouble = f"the garbage would not be collected: {'; '.join(done.refusals)}"
+        elif done.new_damages:
             report.trouble = f"images that were whole are damaged now: {', '.join(done.new_damages)}"
         elif done.damages:
             count = len(done.damages)

@@ -10,14 +10,13 @@ writes. Each is looked at again right before, renamed out of the server's sight 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
-import socket
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -34,7 +33,6 @@ UPLOAD_AGE = 168
 #: Beside `blobs` and `repositories`, where the server does not look.
 TRASH = ".homelab-removed"
 _PARTS = ("_manifests", "_layers", "_uploads")
-_CHUNK = 1 << 20
 #: Bytes that a probe's manifest has at most.
 _PROBE_SIZE = 1024
 
@@ -240,7 +238,8 @@ def remove_tag_links(window: Window, tags: Iterable[tuple[str, str, str]]) -> Re
 
 def remove_damaged_blobs(window: Window, digests: Iterable[str]) -> Removal:
     """Remove blobs whose content is not what their digest says, so that a push can bring it again: the server keeps
-    what it has under a digest (blobwriter.go, moveBlob). They are hashed first; one that is right stays.
+    what it has under a digest (blobwriter.go, moveBlob). They are hashed first; one that is right stays. One that the
+    disk does not give back is as wrong.
 
     Raises:
         HomelabError: the window is not open, or something cannot be removed.
@@ -250,9 +249,10 @@ def remove_damaged_blobs(window: Window, digests: Iterable[str]) -> Removal:
         if digest_fault(digest) is not None or digest not in tree.blobs():
             removal.left.append(f"{digest}: there is no such blob")
             continue
-        if _hash(tree, digest) == digest:
-            removal.left.append(f"{digest}: its content is right")
-            continue
+        with suppress(OSError):
+            if tree.hash_blob(digest) == digest:
+                removal.left.append(f"{digest}: its content is right")
+                continue
         algorithm, _other, digits = digest.partition(":")
         _discard(window, "blobs", algorithm, digits[:2], digits)
         removal.done.append(digest)
@@ -303,20 +303,6 @@ def _write_link(path, link):
 def lost_links(tree: Tree) -> list[str]:
     """The names of a tree's lost links, as `repair_links` gives them."""
     return sorted(os.path.relpath(path, f"{tree.base}/repositories") for path in tree.lost_links)
-
-
-def _hash(tree, digest):
-    algorithm = digest.partition(":")[0]
-    hashed = hashlib.new(algorithm)
-    try:
-        with tree.open_blob(digest) as stream:
-            while data := stream.read(_CHUNK):
-                hashed.update(data)
-    except OSError as error:
-        raise HomelabError(
-            f"{digest} cannot be read: {error.strerror}", tree.blob_path(digest), "check the disk"
-        ) from error
-    return f"{algorithm}:{hashed.hexdigest()}"
 
 
 def _begin(window):
@@ -375,18 +361,15 @@ class Marker:
 
     Attributes:
         phase: where it was; "unknown" if the marker itself is damaged.
-        pid, host: who it was. started: seconds since 1970.
-        undo: what brings the server back, for whoever recovers (JSON values, no secrets).
+        pid: who it was. started: seconds since 1970.
     """
 
     phase: str
     pid: int = 0
-    host: str = ""
     started: float = 0.0
-    undo: dict = field(default_factory=dict, hash=False)
 
 
-def write_marker(path, phase: str, undo: dict, started: float | None = None) -> Marker:
+def write_marker(path, phase: str, started: float | None = None) -> Marker:
     """Write the marker, all at once, before what it announces is done.
 
     Args:
@@ -397,7 +380,7 @@ def write_marker(path, phase: str, undo: dict, started: float | None = None) -> 
         HomelabError: it cannot be written.
     """
     started = time.time() if started is None else started
-    marker = Marker(phase, os.getpid(), socket.gethostname(), started, undo)
+    marker = Marker(phase, os.getpid(), started)
     write_atomic(os.fspath(path), json.dumps(asdict(marker)) + "\n", 0o600)
     return marker
 
@@ -413,7 +396,7 @@ def read_marker(path) -> Marker | None:
         return None
     try:
         marker = Marker(**json.loads(text))
-        if not isinstance(marker.phase, str) or not isinstance(marker.undo, dict):
+        if not isinstance(marker.phase, str):
             raise TypeError
     except (ValueError, TypeError):
         return Marker("unknown")  # something was under way: to recover without need does no harm

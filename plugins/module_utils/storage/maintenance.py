@@ -50,13 +50,14 @@ class Recovery:
 
     Attributes:
         phase: where it ended. pid, started: of that run; 0 if unknown.
-        restarted: whether the server had to be restarted.
     """
 
     phase: str
     pid: int = 0
     started: float = 0.0
-    restarted: bool = True
+
+    def __str__(self) -> str:
+        return f"a maintenance was cut off ({self.phase})"
 
 
 @dataclass
@@ -205,12 +206,11 @@ def _recover(server, path):
     if marker is None and not server.switched:
         return None
     marker = marker or garbage.Marker("unknown")
-    untouched = marker.phase == ANNOUNCED and not server.switched
-    if not untouched:
+    if marker.phase != ANNOUNCED or server.switched:
         server.stop_collecting()
         _bring_back(server, marker.phase)
     garbage.clear_marker(path)
-    return Recovery(marker.phase, marker.pid, marker.started, not untouched)
+    return Recovery(marker.phase, marker.pid, marker.started)
 
 
 def _bring_back(server, phase):
@@ -293,8 +293,9 @@ class _Signals:
 
 class _Collection:
     def __init__(self, host, access, state_dir, upload_age, tag_links, damaged, progress):
-        self.server = Server(host, access)
         self.marker = Path(state_dir, MARKER)
+        # one that was cut off may have left it stopped
+        self.server = Server(host, access, stopped=garbage.read_marker(self.marker) is not None)
         self.upload_age, self.tag_links, self.damaged = upload_age, tag_links, damaged
         self.say = progress or (lambda _text: None)
         self.report = CollectReport(driver=self.server.driver)
@@ -433,8 +434,7 @@ class _Collection:
 
     def _mark(self, phase):
         self.phase = phase
-        undo = {"container": self.server.name, "config": str(self.server.config_path)}
-        garbage.write_marker(self.marker, phase, undo, self.begun)
+        garbage.write_marker(self.marker, phase, self.begun)
 
     # --- in the window --------------------------------------------------------------------------------------
     def _work(self, window):
@@ -462,6 +462,12 @@ class _Collection:
         if sweeps:
             self.say(f"sweeping {len(plan.sweep.blobs)} blobs")
             server.garbage_collect(dry_run=False)
+            if not server.is_read_only():
+                raise HomelabError(
+                    "somebody made the registry writable while it was swept",
+                    str(server.config_path),
+                    "run registryctl verify: what was pushed meanwhile may lack layers; push it again",
+                )
         self.say("removing what the server does not remove")
         if not plan.refusals:
             removed = self._note(garbage.remove_uploads(window, plan.uploads))

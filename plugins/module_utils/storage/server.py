@@ -48,7 +48,8 @@ class Host:
 
     Attributes:
         docker_host: the engine's socket. container: name of the registry's container.
-        data_path, config_path: directories (or names of volumes) that it must have mounted; None takes what it has.
+        data_path, config_path: directories (or names of volumes) that it must have mounted; None takes what it has. A
+            volume may be mounted here under any path that ends in its name.
         redis: where to reach the cache from here, if the server's configuration names it in another way: `addr`
             (host:port), and if they differ too, `username`, `password` and `db`.
     """
@@ -164,8 +165,10 @@ class Server:
                 "deploy the registry by site.yml",
             )
         mount = max(mounts, key=lambda one: len(one["Destination"]))
-        source = mount["Source"]
-        if wanted and wanted != mount.get("Name") and os.path.realpath(wanted) != os.path.realpath(source):
+        source, volume = mount["Source"], mount.get("Name")
+        if wanted and volume and wanted != volume and Path(wanted).name == volume:
+            source = wanted  # the jobs' container has the volume mounted there
+        if wanted and wanted != volume and os.path.realpath(wanted) != os.path.realpath(source):
             raise HomelabError(
                 f"the container {self.name} has {source} mounted at {mount['Destination']}, not {wanted}",
                 self._host.docker_host,

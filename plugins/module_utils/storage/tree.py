@@ -18,11 +18,12 @@ counts as not there. What cannot be read becomes a finding; symbolic links are n
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -52,6 +53,7 @@ HIDING = (UNREADABLE, SYMLINK)
 BELOW = "docker/registry/v2"
 #: A registry takes no larger manifest.
 MAX_MANIFEST = 4 << 20
+_CHUNK = 1 << 20
 _CONFIG_TYPES = (OCI_CONFIG, "application/vnd.docker.container.image.v1+json")
 #: In a root that was never pushed to: a fresh file system's, a pull-through cache's.
 _NO_CONTENT = {"lost+found", "scheduler-state.json"}
@@ -526,6 +528,21 @@ class Tree:
             OSError: it cannot be opened.
         """
         return os.fdopen(os.open(f"{self.blob_path(digest)}/data", _OPEN), "rb", buffering=0)
+
+    def hash_blob(self, digest: str, count: Callable[[int], None] | None = None) -> str:
+        """The digest that a blob's data really has, by the same algorithm; `count` is told the bytes of each piece.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        algorithm = digest.partition(":")[0]
+        hashed, buffer = hashlib.new(algorithm), memoryview(bytearray(_CHUNK))
+        with self.open_blob(digest) as stream:
+            while size := stream.readinto(buffer):
+                hashed.update(buffer[:size])
+                if count:
+                    count(size)
+        return f"{algorithm}:{hashed.hexdigest()}"
 
     def content(self, digest: str) -> Content | None:
         """The manifest of that digest, whether a repository has it or not; None if there is no such blob."""

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import NamedTuple
@@ -24,7 +23,6 @@ NOT_SERVED = "not served"
 UNKNOWN = "not understood"
 #: Content that is there but wrong: the server keeps what it has under a digest, so a push does not replace it.
 IN_THE_WAY = (WRONG_SIZE, WRONG_CONTENT)
-_CHUNK = 1 << 20
 
 
 class Flaw(NamedTuple):
@@ -198,26 +196,21 @@ class _Check:
             wanted |= named_by(tree, tagged | tree.revisions(name).keys())
         sizes = {digest: size for digest, size in tree.blobs().items() if digest in wanted}
         total = sum(sizes.values())
+
+        def count(read):
+            self.report.read += read
+            if progress:
+                progress(self.report.read, total)
+
         # In the order of the disk's directories, which is as good as any.
         for digest in sizes:
             try:
-                actual = self._hash(digest, progress, total)
+                actual = tree.hash_blob(digest, count)
             except OSError as error:
                 self.wrong[digest] = f"cannot be read: {error.strerror}"
             else:
                 if actual != digest:
                     self.wrong[digest] = f"has the content of {actual}"
-
-    def _hash(self, digest, progress, total):
-        algorithm = digest.partition(":")[0]
-        hashed, buffer = hashlib.new(algorithm), memoryview(bytearray(_CHUNK))
-        with self.tree.open_blob(digest) as stream:
-            while count := stream.readinto(buffer):
-                hashed.update(buffer[:count])
-                self.report.read += count
-                if progress:
-                    progress(self.report.read, total)
-        return f"{algorithm}:{hashed.hexdigest()}"
 
     def image(self, name, digest, led_to):
         """The flaws of a manifest and all below it, as keys of a dict: each once, in order. Adds the manifests it

@@ -7,9 +7,11 @@ tests/integration/test_gc.py."""
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from ansible_collections.homelab.registry.plugins.module_utils import cli, lock
+from ansible_collections.homelab.registry.plugins.module_utils.ctl import gc
 from ansible_collections.homelab.registry.plugins.module_utils.report.gc import gc_summary
 from ansible_collections.homelab.registry.plugins.module_utils.storage.garbage import write_marker
 from ansible_collections.homelab.registry.plugins.module_utils.storage.maintenance import (
@@ -46,7 +48,7 @@ def test_recover_is_quiet_without_a_maintenance_and_without_an_engine(run):
 @pytest.mark.parametrize("left", ["marker", "configuration"])
 def test_recover_needs_the_engine_where_something_was_left(run, tmp_path, left):
     if left == "marker":
-        write_marker(tmp_path / "state" / MARKER, "sweeping", {})
+        write_marker(tmp_path / "state" / MARKER, "sweeping")
     else:
         (tmp_path / "config" / f"config.yml{KEPT}").write_text("")
     code, out = run("recover")
@@ -66,12 +68,31 @@ def test_errors_are_told_and_kept(run, tmp_path):
     assert "unknown setting 'contaner'" in out.err
 
 
-@pytest.mark.parametrize("verb", ["gc", "recover"])
-def test_somebody_else_s_turn(run, tmp_path, verb):
-    with lock.hold(tmp_path / "state" / "lock", exclusive=False, verb="registryctl mirror"):
+@pytest.mark.parametrize(("verb", "exclusive"), [("gc", False), ("gc", True), ("recover", True)])
+def test_somebody_else_s_turn(run, tmp_path, verb, exclusive):
+    with lock.hold(tmp_path / "state" / "lock", exclusive=exclusive, verb="registryctl mirror"):
         code, out = run(verb)
     assert code == 75
     assert "another run is under way on this registry: registryctl mirror, process" in out.err
+    assert not (tmp_path / "state" / "gc.json").exists()
+
+
+def test_a_mirror_run_does_not_keep_a_registry_read_only(run, tmp_path):
+    with lock.hold(tmp_path / "state" / "lock", exclusive=False, verb="registryctl mirror"):
+        assert run("recover")[0] == 0
+
+
+def test_a_run_that_is_killed_leaves_no_result_of_another(run, tmp_path, monkeypatch):
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "gc.json").write_text('{"error": "of last week"}')
+    monkeypatch.setattr(gc, "collect", lambda **_settings: os._exit(9))
+    child = os.fork()
+    if not child:
+        try:
+            run("gc")
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     assert not (tmp_path / "state" / "gc.json").exists()
 
 

@@ -135,6 +135,29 @@ def test_a_container_of_that_name_stays(fake):
     assert not engine.remove_container("helper")
 
 
+@pytest.mark.parametrize(
+    ("lingers", "said"),
+    [
+        ((409, 2), None),
+        ((None, 2), None),
+        ((409, -1), "helper cannot be removed: removal of container helper is already in progress"),
+        ((500, 2), "helper cannot be removed: removal of container helper"),
+    ],
+    ids=["being removed already", "no answer in time", "it stays", "refused"],
+)
+def test_a_removal_that_takes_its_time(fake, monkeypatch, lingers, said):
+    monkeypatch.setattr(engine_module, "_PACE", 0.01)
+    fake.containers["helper"] = {"Id": "helper", "State": {"Running": True}}
+    fake.lingers = lingers
+    engine = Engine(fake.address, timeout=0.1)
+    if said:
+        with pytest.raises(HomelabError, match=said):
+            engine.remove_container("helper")
+    else:
+        assert engine.remove_container("helper")
+        assert fake.containers == {}
+
+
 # --- the process -------------------------------------------------------------------------------------------
 
 

@@ -122,6 +122,7 @@ class Host:
         self.percent, self.after = 50, None
         self.code, self.result, self.cleanups = 0, {"freed": 1}, []
         self.clock = NOW
+        self.recovers = self.recovery = 0
         self.inbox = home / "inbox"
         teller = home / "tell"
         teller.write_text(f"#!/bin/sh\n(cat; echo $HOMELAB_LEVEL; echo ---) >>{self.inbox}\n")
@@ -148,6 +149,9 @@ class Host:
         return FileSystem(100 << 30, int(self.percent * (1 << 30)), int((100 - self.percent) * (1 << 30)))
 
     def cleanup(self, argv):
+        if argv[0] == "recover":
+            self.recovers += 1
+            return self.recovery
         self.cleanups.append(argv)
         sys.stdout.write("the table of the clean-up\n")
         path = argv[argv.index("--result") + 1]
@@ -277,8 +281,29 @@ def test_a_policy_that_only_protects_is_none(host):
 
 def test_a_cleanup_of_somebody_else_is_under_way(host):
     host.percent, host.code = 76, 75
-    host.guard()
-    assert host.kept["cleanup"]["failed"] is False
+    assert host.guard() == 0
+    assert (host.kept["cleanup"], host.told()) == (None, [])
+    host.code, host.after = 0, 40
+    host.guard(later=600)
+    assert len(host.cleanups) == 2, "it was not the one of this hour"
+
+
+def test_what_the_last_cleanup_said_is_still_so_while_another_run_is_under_way(host):
+    host.percent, host.code, host.result = 76, 1, {"trouble": "the garbage was not collected"}
+    assert host.guard() == 1
+    assert "the garbage was not collected" in host.told()[0]
+    host.code = 75
+    assert host.guard(later=HOUR) == 1
+    assert host.kept["cleanup"]["status"] == 1
+
+
+@pytest.mark.parametrize(("recovery", "code"), [(0, 0), (75, 0), (2, 2), (70, 2), (130, 130)])
+def test_a_registry_that_was_left_read_only_is_brought_back(host, recovery, code):
+    host.recovery = recovery
+    assert host.guard() == code
+    assert host.recovers == 1
+    if code == 2:
+        assert "a maintenance was cut off" in host.kept["error"]
 
 
 def test_json_is_all_there_is_on_stdout(host):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -79,6 +80,22 @@ def test_what_is_not_known_is_not_said(tmp_path, content, said):
     after = caught.value.message.removeprefix("another run is under way on this registry")
     assert after.startswith(said)
     assert bool(after) == bool(said)
+
+
+def test_who_waits_gets_it_when_it_is_free(tmp_path, monkeypatch):
+    path = tmp_path / "lock"
+    with contextlib.ExitStack() as first:
+        first.enter_context(lock.hold(path, exclusive=False))
+        monkeypatch.setattr(lock.time, "sleep", lambda _seconds: first.close())
+        with lock.hold(path, exclusive=True, verb="second", wait=60):
+            assert json.loads(path.read_text())["verb"] == "second"
+
+
+def test_nobody_waits_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "_PACE", 0.01)
+    path = tmp_path / "lock"
+    with lock.hold(path, exclusive=False), pytest.raises(lock.Busy), lock.hold(path, exclusive=True, wait=0.05):
+        pass
 
 
 def test_what_was_longer_is_overwritten(tmp_path):

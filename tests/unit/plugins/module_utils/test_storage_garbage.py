@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
-import socket
 
 import pytest
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
@@ -240,6 +240,21 @@ def test_only_blobs_that_are_wrong_are_removed(disk, window):
     assert verify(disk.tree(), deep=True).damages == []
 
 
+def test_a_blob_that_the_disk_does_not_give_back_is_wrong(disk, window, monkeypatch):
+    made = disk.image("app", "v1", ["good", "bad"])
+    _other, good, bad = (digest for digest, _other in disk.tree().content(made["digest"]).blobs)
+    opened = Tree.open_blob
+
+    def open_blob(tree, digest):
+        if digest == bad:
+            raise OSError(errno.EIO, "Input/output error")
+        return opened(tree, digest)
+
+    monkeypatch.setattr(Tree, "open_blob", open_blob)
+    assert verify(disk.tree(), deep=True).damages[0].in_the_way == [bad]
+    assert remove_damaged_blobs(window, [bad, good]).done == [bad]
+
+
 def test_nothing_outside_the_root_is_touched(disk, window, tmp_path):
     made = disk.image("app", "v1")
     outside = tmp_path / "outside"
@@ -269,10 +284,10 @@ def test_the_trash_of_a_run_that_was_cut_off_is_emptied(disk, window, tmp_path):
 def test_the_marker(tmp_path):
     path = tmp_path / "state" / "maintenance.json"
     assert read_marker(path) is None
-    first = write_marker(path, "read-only", {"container": "registry"})
-    second = write_marker(path, "sweeping", {"container": "registry"}, started=first.started)
+    first = write_marker(path, "read-only")
+    second = write_marker(path, "sweeping", first.started)
     assert read_marker(path) == second
-    assert (second.phase, second.pid, second.host) == ("sweeping", os.getpid(), socket.gethostname())
+    assert (second.phase, second.pid) == ("sweeping", os.getpid())
     assert second.started == first.started
     assert path.stat().st_mode & 0o777 == 0o600
     assert list(path.parent.iterdir()) == [path]
@@ -281,7 +296,7 @@ def test_the_marker(tmp_path):
     assert read_marker(path) is None
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"phase": 1}', '{"phase": "x", "undo": 3}', '{"more": 1}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"phase": 1}', '{"phase": "x", "news": 3}', '{"more": 1}'])
 def test_a_damaged_marker_still_asks_for_recovery(tmp_path, text):
     path = tmp_path / "marker"
     path.write_text(text)
@@ -290,7 +305,7 @@ def test_a_damaged_marker_still_asks_for_recovery(tmp_path, text):
 
 def test_a_marker_of_the_next_release_is_unknown(tmp_path):
     path = tmp_path / "marker"
-    write_marker(path, "sweeping", {})
+    write_marker(path, "sweeping")
     path.write_text(json.dumps({**json.loads(path.read_text()), "news": 1}))
     assert read_marker(path).phase == "unknown"
 

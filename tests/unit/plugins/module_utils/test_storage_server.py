@@ -83,6 +83,14 @@ def test_a_volume_and_a_root_further_down(setup):
     assert setup.server(data_path="images").root == f"{setup.data}/images"
 
 
+def test_a_volume_as_the_jobs_container_sees_it(setup):
+    there = setup.home / "volumes" / "images"
+    setup.container["Mounts"][0].update({"Type": "volume", "Name": "images", "Source": "/not/in/here/_data"})
+    assert setup.server(data_path=str(there)).root == str(there)
+    with pytest.raises(HomelabError, match="not /volumes/others"):
+        setup.server(data_path="/volumes/others")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -128,6 +128,12 @@ def test_another_run_is_named(module, tmp_path):
         assert code == 0, "a dry run takes no lock"
 
 
+def test_on_the_registry_host_there_is_always_a_lock(module, tmp_path):
+    with lock.hold(tmp_path / "state" / "lock", exclusive=True, verb="registryctl gc"):
+        result, code = module(host={"docker_host": f"unix://{tmp_path}/none.sock"})
+        assert (code, "another run is under way" in result["msg"]) == (1, True)
+
+
 def test_a_node_that_was_never_asked_stops_everything(fake, module):
     result, _code = module(nodes=["one"], used={"one": {"failure": "unreachable: no route"}})
     assert (result["changed"], len(fake.tags("app"))) == (False, 4)
