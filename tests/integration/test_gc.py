@@ -534,15 +534,23 @@ def test_a_newer_configuration_is_not_lost(shared):
     case.assert_as_before(newer)
 
 
-def test_recover_starts_a_server_that_is_stopped(shared):
+@pytest.mark.parametrize("by", ["recover", "the next collection"])
+def test_a_server_that_was_left_stopped_is_started(shared, by):
     case, config = shared, shared.config_state()
     garbage(case.registry)
     assert cut_off(case, *STEPS[3]).returncode == -signal.SIGKILL
     case.registry.stop()
-    with pytest.raises(HomelabError, match=f"the registry's container {case.registry.name} is not running: exited"):
-        case.collect()
-    assert case.recover()
+    assert case.recover() if by == "recover" else case.collect().recovered
     case.assert_as_before(config)
+
+
+def test_a_server_that_somebody_stopped_stays_stopped(shared):
+    shared.registry.stop()
+    try:
+        with pytest.raises(HomelabError, match=f"container {shared.registry.name} is not running: exited"):
+            shared.collect()
+    finally:
+        shared.registry.start()
 
 
 # --- refusals ----------------------------------------------------------------------------------------------------
