@@ -133,7 +133,7 @@ from ansible_collections.homelab.registry.plugins.module_utils.mirroring.run imp
     state_path_of,
     target_of,
 )
-from ansible_collections.homelab.registry.plugins.module_utils.mirroring.state import mirrored_tags
+from ansible_collections.homelab.registry.plugins.module_utils.mirroring.state import mirrored_names
 from ansible_collections.homelab.registry.plugins.module_utils.report.contents import contents
 from ansible_collections.homelab.registry.plugins.module_utils.retention import read_api
 from ansible_collections.homelab.registry.plugins.module_utils.storage import look, tree
@@ -152,7 +152,7 @@ def run(params):
     elif params["contents"]:
         result["repositories"] = contents(read_api.read_inventory(open_target(params)))
     if params["verify"]:
-        known = mirrored_tags(state_path_of(params), host_of(target_of(params))) if params["url"] else ()
+        known = mirrored_names(state_path_of(params), host_of(target_of(params))) if params["url"] else ()
         report, _source = look.verify_anywhere(
             params["data_path"], partial(open_target, params), deep=params["deep"], mirrored=known
         )

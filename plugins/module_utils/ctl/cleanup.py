@@ -78,6 +78,7 @@ def cleanup_settings(arguments: argparse.Namespace, config: dict) -> dict:
         settings["host"] = config.get("host")  # another registry is not on this machine
         if config.get("state_dir"):
             settings["state_dir"] = config["state_dir"]
+        settings["state_path"] = (config.get("mirror") or {}).get("state_path")
     if arguments.no_gc:
         settings["gc"] = False
     return settings

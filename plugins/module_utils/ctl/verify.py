@@ -13,7 +13,7 @@ from functools import partial
 from .. import lock
 from ..errors import HomelabError
 from ..mirroring.run import host_of, open_target, state_path_of, target_of
-from ..mirroring.state import mirrored_tags
+from ..mirroring.state import mirrored_names
 from ..report.verify import verify_summary
 from ..storage.look import verify_anywhere
 from .common import OK, SOME_FAILED, access_of, common_options, locked, meter, now, write_result
@@ -48,7 +48,7 @@ def look(arguments: argparse.Namespace, config: dict, *, deep: bool, progress=No
     settings = {**(config.get("mirror") or {}), **access}
     if config.get("state_dir"):
         settings["state_dir"] = config["state_dir"]
-    known = mirrored_tags(state_path_of(settings), host_of(target_of(settings))) if access.get("url") else ()
+    known = mirrored_names(state_path_of(settings), host_of(target_of(settings))) if access.get("url") else ()
     report, source = verify_anywhere(
         data_path, partial(open_target, settings), deep=deep, mirrored=known, progress=progress
     )

@@ -346,7 +346,7 @@ class Copier:
     def _pin(self, image):
         if not image.wanted.reference.tag:
             for repository in image.wanted.repositories:
-                self._state.pinned(repository, image.after)
+                self._state.pinned(repository, image.after, str(image.wanted.reference))
 
     # --- one blob -------------------------------------------------------------------------------------------
     def _check(self, upstream=None):

@@ -67,9 +67,9 @@ def damaged_elsewhere(heal: Heal, wanted: list[Wanted], state: State, target: Re
     listed = {(name, one.name_there) for one in wanted for name in one.repositories}
     sources = {}
     for repository, tag in sorted(heal.images - listed):
-        about = state.tags_of(repository).get(tag)
-        if about:
-            sources.setdefault((about["source"], tag), []).append(repository)
+        source = state.source_of(repository, tag)
+        if source:
+            sources.setdefault((source, tag), []).append(repository)
     found = []
     for (source, tag), repositories in sources.items():
         reference = parse_reference(source)

@@ -9,9 +9,12 @@ it is pruned. Without the file everything works, only slower, and nothing is eve
 
 from __future__ import annotations
 
+import copy
+import fcntl
 import json
 import os
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import HomelabError
@@ -37,13 +40,11 @@ class State:
         self.path = Path(path) if path else None
         self.target = target
         self._lock = threading.Lock()
-        self._blobs = {}
-        self._tags = {}
-        self._pinned = {}
+        self._parts = self._read() or ({}, {}, {})
+        self._blobs, self._tags, self._pinned = self._parts
         if self.path:
-            self._load()
             self._check_directory()
-        self._saved = self._text()
+        self._saved = copy.deepcopy(self._parts)
 
     def _check_directory(self):
         """Before the work, not after it."""
@@ -55,43 +56,47 @@ class State:
                 remedy="name another file (state_path), or run it as another user",
             )
 
-    def _load(self):
+    def _read(self):
+        """Blobs, tags and pinned images of the file; None if there is nothing of use."""
+        if not self.path:
+            return None
         try:
             data = json.loads(self.path.read_text(encoding="utf-8"))
             if data["version"] != VERSION:  # of another release: hints can be done without
-                return
+                return None
             if data["target"] != self.target:
                 raise HomelabError(
                     f"the state file is about {data['target']}, not about {self.target}",
                     where=str(self.path),
                     remedy="give each target a state file of its own",
                 )
-            self._blobs = {digest: [_text(place) for place in places] for digest, places in data["blobs"].items()}
-            self._tags = {
-                name: {key: _text(tag[key]) for key in ("source", "digest")} for name, tag in data["tags"].items()
-            }
-            self._pinned = _pinned_of(data)
+            blobs = {digest: [_text(place) for place in places] for digest, places in data["blobs"].items()}
+            return blobs, _tags_of(data), _pinned_of(data)
         except FileNotFoundError:
-            return
+            return None
         except OSError as error:
             raise HomelabError(
                 f"the state file cannot be read: {error.strerror}", where=str(self.path), remedy="check its permissions"
             ) from error
         except (ValueError, KeyError, TypeError, AttributeError):
             # Half a file cannot come from us (it is renamed into place), but hints are not worth a failed run.
-            self._blobs, self._tags, self._pinned = {}, {}, {}
+            return None
 
     def save(self) -> None:
-        """Write the file atomically, 0600: names of private repositories are nobody's business.
+        """Write the file atomically, 0600: names of private repositories are nobody's business. Mirror runs share the
+        registry host's lock: what another one has saved meanwhile is kept, and known here too.
 
         Raises:
             HomelabError: the file cannot be written.
         """
         with self._lock:
-            text = self._text()
-        if self.path and text != self._saved:
-            write_atomic(str(self.path), text, 0o600)
-            self._saved = text
+            if not self.path or self._parts == self._saved:
+                return
+            with _alone(self.path):
+                for ours, before, theirs in zip(self._parts, self._saved, self._read() or self._saved):
+                    _take_over(ours, before, theirs)
+                write_atomic(str(self.path), self._text(), 0o600)
+            self._saved = copy.deepcopy(self._parts)
 
     def _text(self):
         data = {"version": VERSION, "target": self.target, "blobs": self._blobs, "tags": self._tags}
@@ -128,9 +133,10 @@ class State:
         with self._lock:
             self._tags[f"{repository}:{tag}"] = {"source": source, "digest": digest}
 
-    def pinned(self, repository: str, digest: str) -> None:
+    def pinned(self, repository: str, digest: str, source: str) -> None:
         """An image that was asked for by digest alone is there: it has no tag that would keep it from a clean-up."""
         with self._lock:
+            self._tags[f"{repository}@{digest}"] = {"source": source, "digest": digest}
             places = self._pinned.setdefault(digest, [])
             if repository not in places:
                 places.append(repository)
@@ -139,6 +145,12 @@ class State:
         """A mirrored tag was removed."""
         with self._lock:
             self._tags.pop(f"{repository}:{tag}", None)
+
+    def source_of(self, repository: str, name: str) -> str | None:
+        """What a tag, or an image without one by its digest, is a mirror of; None if it is none."""
+        with self._lock:
+            found = self._tags.get(f"{repository}@{name}" if ":" in name else f"{repository}:{name}")
+            return found and found["source"]
 
     def tags_of(self, repository: str) -> dict[str, dict]:
         """Mirrored tags of a repository: tag to {source, digest}."""
@@ -151,17 +163,15 @@ class State:
             return found
 
 
-def mirrored_tags(path, target: str) -> dict[str, dict]:
-    """`repository:tag` to {source, digest} of what mirror runs brought to `target`; empty where nobody knows."""
+def mirrored_names(path, target: str) -> frozenset[str]:
+    """What mirror runs brought to `target`, as `repository:tag` and `repository@digest`; empty where nobody knows."""
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
         if data["version"] == VERSION and data["target"] == target:
-            return {
-                name: {key: _text(tag[key]) for key in ("source", "digest")} for name, tag in data["tags"].items()
-            }
+            return frozenset(_tags_of(data))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
-    return {}
+    return frozenset()
 
 
 def protected_digests(path) -> frozenset[str]:
@@ -186,6 +196,36 @@ def protected_digests(path) -> frozenset[str]:
             where=str(path),
             remedy="if the file is damaged, remove it and mirror those images again before the clean-up",
         ) from error
+
+
+@contextmanager
+def _alone(path):
+    """Hold the file's directory, for the moment between reading and writing it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise HomelabError(f"the state file cannot be written: {error.strerror}", str(path)) from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _take_over(ours, before, theirs):
+    """Take over from `theirs` what was not changed in `ours` since `before`."""
+    for key in {*before, *theirs}:
+        if ours.get(key) != before.get(key):
+            continue
+        if key in theirs:
+            ours[key] = theirs[key]
+        else:
+            ours.pop(key, None)
+
+
+def _tags_of(data):
+    return {name: {key: _text(tag[key]) for key in ("source", "digest")} for name, tag in data["tags"].items()}
 
 
 def _pinned_of(data):

@@ -25,7 +25,7 @@ from .plan import Plan
 
 #: What became of a tag or manifest. WAITS: its link goes in the maintenance window. LEFT: this server cannot do it.
 DELETED, UNTAGGED, WAITS, LEFT, SKIPPED, FAILED = "deleted", "tag removed", "waits", "left", "skipped", "failed"
-#: Seconds. A look at a repository is good for so long; then it is looked at again.
+#: Seconds. A look at a repository is good for so long, or for as long as it took; then it is looked at again.
 FRESH = 2
 WORKERS = 8
 
@@ -125,7 +125,7 @@ class _Work:
             for one in singles:
                 self._untag(name, one, look)
             for one in deletions:
-                if time.monotonic() - look.at > FRESH:
+                if time.monotonic() - look.at > max(FRESH, look.took):
                     look = self._look(name)
                 reason = look.needed.get(one.digest) or spared.get(one.digest)
                 action, reason = (SKIPPED, reason) if reason else self._delete(name, one, look)
@@ -161,7 +161,7 @@ class _Work:
     # --- looking ----------------------------------------------------------------------------------------------
     def _look(self, name):
         """The repository as it is now: tags, and what those that are not the plan's need."""
-        at = time.monotonic()
+        begun = time.monotonic()
         listed = sorted(set(self._registry.tags(name) or ()))
         found = dict(zip(listed, self._pool.map(lambda tag: self._digest(name, tag), listed)))
         planned, needed = self._planned.get(name, {}), {}
@@ -170,7 +170,8 @@ class _Work:
                 reason = f"{name}:{tag} was pushed since, and needs it"
                 subject = subject_of_tag(tag)
                 self._need(name, [digest, subject] if subject else [digest], reason, needed)
-        return _Look(at, found, needed)
+        at = time.monotonic()
+        return _Look(at, at - begun, found, needed)
 
     def _digest(self, name, tag):
         try:
@@ -281,9 +282,11 @@ class _Work:
 
 @dataclass
 class _Look:
-    """A repository at a moment: digest by tag (None: the server lists it and does not find it), and what is needed."""
+    """A repository at a moment: digest by tag (None: the server lists it and does not find it), and what is needed. To
+    look took so many seconds: with thousands of tags more than FRESH, and before each deletion that is far too long."""
 
     at: float
+    took: float
     tags: dict
     needed: dict
 

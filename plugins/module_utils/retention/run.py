@@ -317,8 +317,8 @@ def prepare(settings: dict) -> Request:
     request.memory_path = str(Path(request.state_dir, f"manifests-{name}.json"))
     path = get("in_use_path") or Path(request.state_dir, f"in-use-{name}.json" if own else "in-use.json")
     request.use, request.remember = _use(settings, str(path), days, time.time())
-    # One file for each name of the registry under which images were mirrored to it.
-    memories = sorted(Path(request.state_dir).glob("mirror-*.json"))
+    # One file for each name of the registry under which images were mirrored to it, and the one that is named.
+    memories = {*Path(request.state_dir).glob("mirror-*.json"), *filter(None, [get("state_path")])}
     request.policy = replace(
         policy,
         mirrored=frozenset().union(*map(protected_digests, memories)),

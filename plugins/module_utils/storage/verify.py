@@ -41,7 +41,7 @@ class Damage:
         repository, tag: tag is None for a manifest that no tag leads to.
         digest: of the image, None if the tag's link is damaged.
         flaws: what is wrong, also in children.
-        healable: whether a mirror run brings this tag, so that healing can fetch it again.
+        healable: whether a mirror run brings it, so that healing can fetch it again.
     """
 
     repository: str
@@ -142,7 +142,7 @@ def verify(tree: Tree, deep: bool = False, mirrored=(), progress: Callable[[int,
     Args:
         tree: a fresh look.
         deep: also hash all these blobs; reads every byte once.
-        mirrored: the tags that a mirror run brings, as `repository:tag`.
+        mirrored: what a mirror run brings, as `repository:tag` or, without a tag, `repository@digest`.
         progress: called with (bytes hashed, bytes to hash) after each MiB.
     """
     check = _Check(tree)
@@ -164,7 +164,7 @@ def verify(tree: Tree, deep: bool = False, mirrored=(), progress: Callable[[int,
         for digest in _roots(tree, name, led_to):
             flaws = check.image(name, digest, led_to)
             if flaws:
-                report.damages.append(Damage(name, None, digest, tuple(flaws)))
+                report.damages.append(Damage(name, None, digest, tuple(flaws), f"{name}@{digest}" in mirrored))
     report.damages.sort(key=lambda damage: damage.name)
     report.blobs = len(check.seen)
     report.findings = tree.findings

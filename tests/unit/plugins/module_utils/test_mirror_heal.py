@@ -9,7 +9,7 @@ import json
 import pytest
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
 from ansible_collections.homelab.registry.plugins.module_utils.mirroring.heal import parse_heal
-from ansible_collections.homelab.registry.plugins.module_utils.mirroring.state import mirrored_tags
+from ansible_collections.homelab.registry.plugins.module_utils.mirroring.state import mirrored_names
 from ansible_collections.homelab.registry.plugins.module_utils.oci.client import Registry
 from ansible_collections.homelab.registry.plugins.module_utils.storage.verify_api import verify_api
 from ansible_collections.homelab.registry.tests.unit import images
@@ -26,7 +26,7 @@ def lab(tmp_path, monkeypatch):
 
 
 def damages(lab):
-    known = mirrored_tags(lab.state, lab.target.netloc)
+    known = mirrored_names(lab.state, lab.target.netloc)
     report = verify_api(Registry(lab.target.url), deep=True, mirrored=known)
     return [damage.as_dict() for damage in report.damages]
 
@@ -133,14 +133,17 @@ def test_its_platforms_are_kept(lab):
     assert damages(lab) == []
 
 
-def test_what_is_pinned_by_digest(lab):
+@pytest.mark.parametrize("on_the_list", [True, False])
+def test_what_is_pinned_by_digest(lab, on_the_list):
     digest = lab.source.tags("other")["1"]
+    listed = [f"other@{digest}"] if on_the_list else []
     lab.run(f"other@{digest}")
     del held(lab, "other")["tags"]["1"]
     del held(lab, "other")["blobs"][images.digest_of(b"another layer")]
     lost = images.digest_of(b"another layer")
     damage = {"repository": place("other"), "tag": None, "digest": digest, "digests": [lost]}
-    assert only(lab.run(f"other@{digest}", heal=[damage]))["action"] == "copied"
+    assert f"{place('other')}@{digest}" in mirrored_names(lab.state, lab.target.netloc)
+    assert only(lab.run(*listed, heal=[damage]))["action"] == "copied"
     images.assert_whole(lab.target)
 
 
@@ -178,6 +181,6 @@ def test_what_is_no_damage(wrong):
 @pytest.mark.parametrize("content", ["", "{", '{"version": 9, "target": "t", "tags": {}}', '{"version": 1}'])
 def test_a_memory_that_says_nothing(tmp_path, content):
     path = tmp_path / "state.json"
-    assert mirrored_tags(path, "t") == {}
+    assert mirrored_names(path, "t") == frozenset()
     path.write_text(content)
-    assert mirrored_tags(path, "t") == {}
+    assert mirrored_names(path, "t") == frozenset()

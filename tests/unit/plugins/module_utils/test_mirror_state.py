@@ -12,7 +12,12 @@ from pathlib import Path
 import pytest
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
 from ansible_collections.homelab.registry.plugins.module_utils.mirroring.run import default_state_path
-from ansible_collections.homelab.registry.plugins.module_utils.mirroring.state import PLACES, State, protected_digests
+from ansible_collections.homelab.registry.plugins.module_utils.mirroring.state import (
+    PLACES,
+    State,
+    mirrored_names,
+    protected_digests,
+)
 from ansible_collections.homelab.registry.tests.unit import images
 from ansible_collections.homelab.registry.tests.unit.fake_registry import digest_of
 from ansible_collections.homelab.registry.tests.unit.mirror_lab import Lab, only, place
@@ -156,6 +161,22 @@ def test_threads_may_save_while_others_remember(path):
         thread.join()
     state.save()
     assert len(json.loads(path.read_text())["blobs"]) == 200
+
+
+def test_two_runs_at_a_time_keep_what_the_other_one_has_learnt(path):
+    filled(path)
+    one, two = State(path, TARGET), State(path, TARGET)
+    one.pinned("app", DIGEST, "docker.io/app@sha256:x")
+    one.pruned("team/app", "1")
+    one.save()
+    two.mirrored("app", "2", "docker.io/app:2", DIGEST)
+    two.save()
+    assert protected_digests(path) == {DIGEST}
+    assert mirrored_names(path, TARGET) == {f"app@{DIGEST}", "app:2"}
+    one.mirrored("app", "3", "docker.io/app:3", DIGEST)
+    path.unlink()  # somebody has removed it: what this run knows is better than nothing
+    one.save()
+    assert mirrored_names(path, TARGET) == {f"app@{DIGEST}", "app:3"}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
@@ -143,8 +144,8 @@ def test_what_hangs_on_a_spared_index_is_spared(fake):
 
 
 def test_a_push_during_a_long_run_is_seen(fake, monkeypatch):
-    """A look is good for a moment only."""
-    monkeypatch.setattr(apply_module, "FRESH", 0)
+    """A look is good for a moment only; here each deletion takes ten seconds."""
+    monkeypatch.setattr(apply_module, "time", SimpleNamespace(monotonic=lambda: fake.count("DELETE") * 10))
     versions(fake, "app", 4)
     made = planned(fake, keep_last=1)
     last = made.deletions[-1].digest
@@ -152,6 +153,15 @@ def test_a_push_during_a_long_run_is_seen(fake, monkeypatch):
     assert [one.action for one in applied.outcomes] == ["deleted", "deleted", "skipped"]
     assert "app:prod was pushed since" in reasons(applied)
     images.assert_whole(fake)
+
+
+def test_a_look_that_takes_long_is_not_taken_before_each_deletion(fake, monkeypatch):
+    """Time passes with the requests: with so many tags one look outlasts FRESH."""
+    monkeypatch.setattr(apply_module, "time", SimpleNamespace(monotonic=lambda: fake.count("HEAD") * 0.1))
+    versions(fake, "app", 60)
+    applied = run(fake, planned(fake, keep_last=30))
+    assert [one.action for one in applied.outcomes] == ["deleted"] * 30
+    assert fake.count("GET", "/tags/list") == 2, "before the deletions, and after them"
 
 
 # --- single tags --------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
+from ansible_collections.homelab.registry.plugins.module_utils.mirroring.state import State
 from ansible_collections.homelab.registry.plugins.module_utils.retention import run
 from ansible_collections.homelab.registry.plugins.module_utils.storage.maintenance import (
     CollectReport,
@@ -65,6 +66,16 @@ def test_what_the_collection_means_for_the_run(clean, found, check, changed, tro
     report, _order = clean(found, check=check)
     assert (report.changed, report.interrupted) == (changed, interrupted)
     assert (report.trouble is None) if trouble is None else (trouble in report.trouble)
+
+
+def test_images_by_digest_are_kept_wherever_mirroring_remembers_them(tmp_path):
+    digest = f"sha256:{'a' * 64}"
+    state = State(tmp_path / "elsewhere.json", "registry:5000")
+    state.pinned("app", digest, f"docker.io/app@{digest}")
+    state.save()
+    settings = {"url": "http://registry:5000", "state_dir": str(tmp_path / "state")}
+    assert run.prepare(settings).policy.mirrored == frozenset()
+    assert run.prepare({**settings, "state_path": str(state.path)}).policy.mirrored == {digest}
 
 
 def test_a_registry_that_was_left_stopped_is_brought_back_before_it_is_looked_at(clean):

@@ -179,7 +179,9 @@ def test_manifests_without_a_tag_count_too(disk):
     disk.index("app", None, [made])
     disk.delete_blob(layer_of(disk, made))
     report = verify(disk.tree())
-    assert [damage.tag for damage in report.damages] == [None]
+    assert [(damage.tag, damage.healable) for damage in report.damages] == [(None, False)]
+    (damage,) = verify(disk.tree(), mirrored=[report.damages[0].name]).damages
+    assert damage.healable
 
 
 def test_a_manifest_of_an_old_kind_is_not_in_the_way(disk):

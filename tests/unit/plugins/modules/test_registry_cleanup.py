@@ -146,7 +146,7 @@ def test_a_node_that_was_never_asked_stops_everything(fake, module):
 
 def test_what_was_mirrored_by_digest_stays(fake, module, tmp_path):
     state = State(tmp_path / "state" / "mirror-reg_5000.json", "reg:5000")
-    state.pinned("app", fake.tags("app")["v1"])
+    state.pinned("app", fake.tags("app")["v1"], "docker.io/library/app@sha256:x")
     state.save()
     result, _code = module()
     assert [one["tag"] for one in result["items"]] == ["v2"]
