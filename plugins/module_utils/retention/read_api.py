@@ -25,7 +25,7 @@ MAX_CONFIG = 8 << 20
 _CONFIG_TYPES = (OCI_CONFIG, "application/vnd.docker.container.image.v1+json")
 
 
-def read_inventory(registry: Registry, memory: Memory | None = None, workers: int = WORKERS) -> Inventory:
+def read_inventory(registry: Registry, memory: Memory | None = None) -> Inventory:
     """The registry's repositories, tags, and the manifests that tags lead to.
 
     A tag without a manifest is left out. A manifest that is missing or cannot be read has the media type "". A child
@@ -33,13 +33,12 @@ def read_inventory(registry: Registry, memory: Memory | None = None, workers: in
 
     Args:
         memory: what digests stand for; it learns, and the caller saves it.
-        workers: requests at a time.
 
     Raises:
         HomelabError: something could not be asked: a plan from half an inventory would delete the wrong half.
     """
     inventory = Inventory(registry.url)
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(WORKERS) as pool:
         try:
             names = sorted(set(registry.catalog()))
             listed = _all(pool, registry.tags, [(name,) for name in names])

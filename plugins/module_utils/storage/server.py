@@ -61,14 +61,14 @@ class Host:
     redis: dict | None = None
 
     @classmethod
-    def from_dict(cls, data: dict, where: str = "host") -> Host:
+    def from_dict(cls, data: dict) -> Host:
         """From settings.
 
         Raises:
             HomelabError: an unknown key.
         """
-        refuse_unknown_keys(data, cls.__dataclass_fields__, where, None)
-        refuse_unknown_keys(data.get("redis") or {}, ("addr", "username", "password", "db"), f"{where}.redis", None)
+        refuse_unknown_keys(data, cls.__dataclass_fields__, "host", None)
+        refuse_unknown_keys(data.get("redis") or {}, ("addr", "username", "password", "db"), "host.redis", None)
         return cls(**{key: value for key, value in data.items() if value is not None})
 
 
@@ -485,9 +485,9 @@ class Watch:
         unreachable: seconds in which it did not. longest: of them the longest time at one go.
     """
 
-    def __init__(self, url: str, pace: float = _PACE) -> None:
+    def __init__(self, url: str) -> None:
         self.unreachable = self.longest = 0.0
-        self._url, self._pace = urlsplit(url), pace
+        self._url = urlsplit(url)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -530,5 +530,5 @@ class Watch:
                 gap, since = time.monotonic() - since, None
                 self.unreachable += gap
                 self.longest = max(self.longest, gap)
-            if self._over.wait(self._pace) and since is None:
+            if self._over.wait(_PACE) and since is None:
                 return

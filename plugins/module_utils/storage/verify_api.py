@@ -29,19 +29,17 @@ def verify_api(
     deep: bool = False,
     mirrored: Iterable[str] = (),
     progress: Callable[[int, int], None] | None = None,
-    workers: int = WORKERS,
 ) -> Report:
     """Check every tag -> manifest -> children -> blobs: served, and of the right size.
 
     Args:
         deep: also read and hash all blobs, each digest once.
         mirrored, progress: as for verify.verify.
-        workers: requests at a time.
 
     Raises:
         HomelabError: the registry cannot be asked, or not for everything: half a check would look like a good one.
     """
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(WORKERS) as pool:
         try:
             return _Check(registry, pool, frozenset(mirrored), progress).run(deep)
         except BaseException:
