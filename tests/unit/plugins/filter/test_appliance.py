@@ -28,6 +28,24 @@ def test_with_tls_and_accounts_there_is_neither():
     assert json.loads(appliance_daemon_json("", closed)["text"] or "{}").get("registry-mirrors", []) == []
 
 
+def test_what_was_offered_before_is_taken_back_by_an_empty_list():
+    closed = {"scheme": "https", "endpoint": "nas:5000", "url": "https://nas:5000", "anonymous_pull": False}
+    offered = appliance_daemon_json("", PLAIN)["text"]
+    nothing = {"insecure-registries": [], "registry-mirrors": []}
+    taken_back = appliance_daemon_json("", closed, offered)["text"]
+    assert json.loads(taken_back) == nothing
+    assert appliance_daemon_json("", closed, taken_back)["text"] == taken_back, "and stays so"
+    assert json.loads(appliance_daemon_json('{"debug": true}', closed, offered)["text"]) == {"debug": True, **nothing}
+    mirror = appliance_daemon_json("", {**closed, "anonymous_pull": True}, offered)["text"]
+    assert json.loads(mirror) == {"insecure-registries": [], "registry-mirrors": ["https://nas:5000"]}
+    moved = {**PLAIN, "endpoint": "new:5000", "url": "http://new:5000"}
+    assert json.loads(appliance_daemon_json("", moved, offered)["text"]) == {
+        "insecure-registries": ["new:5000"],
+        "registry-mirrors": ["http://new:5000"],
+    }
+    assert appliance_daemon_json('{"debug": true}', closed)["text"] == '{"debug": true}', "nothing was ever offered"
+
+
 def test_one_that_would_stop_the_engine_is_refused():
     made = appliance_daemon_json('{"log-level": "warn",}', PLAIN)
     assert made["text"] == ""
