@@ -98,6 +98,14 @@ def keeps_images_in_containerd(info: dict) -> bool:
     return ["driver-type", "io.containerd.snapshotter.v1"] in (info.get("DriverStatus") or [])
 
 
+def k3s_answers(k3s: str = "k3s") -> bool:
+    """Whether there is a k3s on this node whose runtime answers."""
+    try:
+        return subprocess.run([k3s, "crictl", "info"], capture_output=True, check=False, timeout=60).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
 def k3s_puller(k3s: str = "k3s"):
     """Pull as the kubelet does, through the node's CRI socket (`k3s crictl pull`)."""
 

@@ -187,6 +187,12 @@ def test_a_long_complaint_is_told_by_its_end(tmp_path):
     assert len(caught.value.message) < 500
 
 
+def test_whether_k3s_answers(tmp_path):
+    assert proof.k3s_answers(k3s(tmp_path, ""))
+    assert not proof.k3s_answers(k3s(tmp_path, "exit 1"))
+    assert not proof.k3s_answers(str(tmp_path / "none"))
+
+
 def test_no_k3s(tmp_path):
     with pytest.raises(HomelabError, match="k3s crictl pull .*No such file"):
         proof.k3s_puller(str(tmp_path / "none"))(MIRRORED)
