@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
-from ansible_collections.homelab.registry.plugins.module_utils.nodes import other_clients
+from ansible_collections.homelab.registry.plugins.module_utils.nodes import fleet, other_clients
 from ansible_collections.homelab.registry.plugins.module_utils.nodes.fleet import registry_access, registry_facts
 from ansible_collections.homelab.registry.plugins.module_utils.nodes.registries_yaml import mirrors_for
 
@@ -26,6 +26,19 @@ def fleet_access(groups, hostvars, who="admin", where="host"):
         return registry_access(groups, hostvars, who, where)
     except HomelabError as error:
         raise AnsibleFilterError(str(error)) from error
+
+
+def fleet_fingerprint(groups, hostvars, ca, secret):
+    """See fleet.fingerprint."""
+    try:
+        return fleet.fingerprint(groups, hostvars, ca, secret)
+    except HomelabError as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
+def fleet_untold(groups, in_run, run_tags, skip_tags):
+    """See fleet.untold."""
+    return fleet.untold(groups, in_run, run_tags, skip_tags)
 
 
 def k3s_mirrors(endpoint, scheme, upstreams):
@@ -50,7 +63,9 @@ class FilterModule:
         return {
             "buildkitd_toml": buildkitd_toml,
             "fleet_access": fleet_access,
+            "fleet_fingerprint": fleet_fingerprint,
             "fleet_registry": fleet_registry,
+            "fleet_untold": fleet_untold,
             "k3s_mirrors": k3s_mirrors,
             "registries_conf": registries_conf,
         }

@@ -8,6 +8,9 @@ No client repeats an address, a port or a list of upstreams: they all ask here.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import json
 import re
 from collections.abc import Iterable, Mapping
 
@@ -137,6 +140,39 @@ def registry_access(groups: Mapping, hostvars: Mapping, who: str = "admin", wher
     if facts["ca_file"]:
         access["ca_path"] = CA_PATH if where == "host" else facts["ca_file"]
     return access
+
+
+def fingerprint(groups: Mapping, hostvars: Mapping, ca: str, secret: str) -> str:
+    """What nodes have to know of the registry, in short: if it stays the same, nobody has to learn anything.
+
+    Args:
+        groups, hostvars: as for registry_facts.
+        ca: the CA's certificates in PEM; empty if there is none to trust.
+        secret: of the fleet, so that nobody can try passwords on it.
+
+    Raises:
+        HomelabError: as registry_facts.
+    """
+    facts = registry_facts(groups, hostvars)
+    access = registry_access(groups, hostvars, "node")
+    known = json.dumps([facts, access, ca.split()], sort_keys=True)
+    return hmac.new(secret.encode(), known.encode(), hashlib.sha256).hexdigest()
+
+
+def untold(groups: Mapping, in_run: Iterable[str], run_tags: Iterable[str], skip_tags: Iterable[str]) -> list[str]:
+    """The nodes that a run of site.yml does not bring in line, and that would not learn of a new CA.
+
+    Args:
+        groups: inventory group name to its hosts.
+        in_run: the hosts of the run.
+        run_tags, skip_tags: what is left of the run; `all` is everything.
+    """
+    in_run, run_tags, skip_tags = set(in_run), set(run_tags), set(skip_tags)
+    left_out = []
+    for group in ("docker_nodes", "k3s_nodes"):
+        asked = run_tags & {"all", "tagged", group} and not skip_tags & {"all", "tagged", group}
+        left_out += [node for node in groups.get(group) or [] if not asked or node not in in_run]
+    return list(dict.fromkeys(left_out))
 
 
 def admin_account(users: Iterable[Mapping]) -> Mapping | None:

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+#: How long a CA of our own lives.
+CA_DAYS = 3650
 _LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
 _HOST_NAME = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*\.?")
 
@@ -143,12 +145,11 @@ def plan_own(
         rotate: replace the CA in any case.
 
     Returns:
-        `ca` and `server` (bool), `reason` (text, empty if nothing is to be done), `previous`: whether nodes have to
-        trust the CA that is there now until the server has changed over.
+        `ca` and `server` (bool), `reason` (text, empty if nothing is to be done), `ca_days`: how long a CA lives.
     """
 
     def make(reason, with_ca=False):
-        return {"ca": with_ca, "server": True, "reason": reason, "previous": with_ca and bool(ca)}
+        return {"ca": with_ca, "server": True, "reason": reason, "ca_days": CA_DAYS}
 
     if not ca or not ca.get("not_after"):
         return make("there is no CA yet", with_ca=True)
@@ -168,4 +169,4 @@ def plan_own(
     found = {_alternative_name(name.partition(":")[2]) for name in server.get("subject_alt_name") or []}
     if wanted - found:
         return make(f"the certificate lacks {', '.join(sorted(wanted - found))}")
-    return {"ca": False, "server": False, "reason": "", "previous": False}
+    return {"ca": False, "server": False, "reason": "", "ca_days": CA_DAYS}

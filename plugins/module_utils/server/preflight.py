@@ -9,7 +9,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 
-from . import accounts
+from . import accounts, certificate
 
 #: Docker's own grammar for names; a colon would end a path in a mount, and Ansible expands a dollar sign.
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
@@ -158,4 +158,10 @@ def _security(of):
         int(of("tls_days")) <= int(of("tls_renew_days")) or int(of("tls_renew_days")) < 1,
         f"registry_tls_renew_days is {of('tls_renew_days')} of {of('tls_days')} days (registry_tls_days): choose "
         "fewer, but at least 1",
+    )
+    yield (
+        tls and mode == "own_ca" and int(of("tls_days")) + int(of("tls_renew_days")) > certificate.CA_DAYS - 365,
+        f"registry_tls_days is {of('tls_days')} and registry_tls_renew_days {of('tls_renew_days')}, but a CA of our "
+        f"own lives {certificate.CA_DAYS} days and has to outlive what it signs, so that nearly each run would make a "
+        f"new one: choose at most {certificate.CA_DAYS - 365} days for both together",
     )

@@ -100,30 +100,30 @@ def own(**options):
 
 
 def test_nothing_is_made_anew_without_a_reason():
-    assert own() == {"ca": False, "server": False, "reason": "", "previous": False}
+    assert own() == {"ca": False, "server": False, "reason": "", "ca_days": 3650}
 
 
 PLANS = {
-    # what is there -> new CA, new certificate, old CA still trusted, words
-    "nothing": ({"ca": None, "server": None, "server_key": None}, True, True, False, "no CA yet"),
-    "a failed look": ({"ca": {"failed": True, "msg": "x"}}, True, True, True, "no CA yet"),
-    "rotation": ({"rotate": True}, True, True, True, "asks for a new CA"),
-    "the CA could not hold another": ({"ca": {**CA, "not_after": at(884)}}, True, True, True, "the CA ends on"),
-    "it just can": ({"ca": {**CA, "not_after": at(886)}}, False, False, False, ""),
-    "no certificate": ({"server": None}, False, True, False, "no certificate yet"),
-    "no key": ({"server_key": {"failed": True}}, False, True, False, "no certificate yet"),
-    "half of a change": ({"server_key": {"public_key": "PEM 9"}}, False, True, False, "do not belong together"),
-    "another CA's": ({"server": {**CERTIFICATE, "authority_key_identifier": "cc"}}, False, True, False, "another CA"),
-    "it ends in 60 days": ({"server": {**CERTIFICATE, "not_after": at(60)}}, False, True, False, "ends on 2027-01-23"),
-    "it ends in 61 days": ({"server": {**CERTIFICATE, "not_after": at(61)}}, False, False, False, ""),
-    "it has ended": ({"server": {**CERTIFICATE, "not_after": at(-5)}}, False, True, False, "ends on"),
-    "a new name": ({"names": [*NAMES, "DNS:new.lan"]}, False, True, False, "lacks DNS:new.lan"),
-    "a name less": ({"names": NAMES[1:]}, False, False, False, ""),
+    # what is there -> new CA, new certificate, words
+    "nothing": ({"ca": None, "server": None, "server_key": None}, True, True, "no CA yet"),
+    "a failed look": ({"ca": {"failed": True, "msg": "x"}}, True, True, "no CA yet"),
+    "rotation": ({"rotate": True}, True, True, "asks for a new CA"),
+    "the CA could not hold another": ({"ca": {**CA, "not_after": at(884)}}, True, True, "the CA ends on"),
+    "it just can": ({"ca": {**CA, "not_after": at(886)}}, False, False, ""),
+    "no certificate": ({"server": None}, False, True, "no certificate yet"),
+    "no key": ({"server_key": {"failed": True}}, False, True, "no certificate yet"),
+    "half of a change": ({"server_key": {"public_key": "PEM 9"}}, False, True, "do not belong together"),
+    "another CA's": ({"server": {**CERTIFICATE, "authority_key_identifier": "cc"}}, False, True, "another CA"),
+    "it ends in 60 days": ({"server": {**CERTIFICATE, "not_after": at(60)}}, False, True, "ends on 2027-01-23"),
+    "it ends in 61 days": ({"server": {**CERTIFICATE, "not_after": at(61)}}, False, False, ""),
+    "it has ended": ({"server": {**CERTIFICATE, "not_after": at(-5)}}, False, True, "ends on"),
+    "a new name": ({"names": [*NAMES, "DNS:new.lan"]}, False, True, "lacks DNS:new.lan"),
+    "a name less": ({"names": NAMES[1:]}, False, False, ""),
 }
 
 
-@pytest.mark.parametrize(("there", "ca", "server", "previous", "words"), PLANS.values(), ids=PLANS)
-def test_what_is_made_anew(there, ca, server, previous, words):
+@pytest.mark.parametrize(("there", "ca", "server", "words"), PLANS.values(), ids=PLANS)
+def test_what_is_made_anew(there, ca, server, words):
     plan = own(**there)
-    assert (plan["ca"], plan["server"], plan["previous"]) == (ca, server, previous)
+    assert (plan["ca"], plan["server"]) == (ca, server)
     assert words in plan["reason"]

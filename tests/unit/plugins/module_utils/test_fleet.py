@@ -9,8 +9,10 @@ from ansible_collections.homelab.registry.plugins.module_utils.errors import Hom
 from ansible_collections.homelab.registry.plugins.module_utils.nodes.fleet import (
     CA_PATH,
     DEFAULTS,
+    fingerprint,
     registry_access,
     registry_facts,
+    untold,
 )
 
 ADDRESSES = {
@@ -135,3 +137,41 @@ def test_accounts_end_anonymous_pulls_unless_a_gateway_allows_them():
 
 def test_no_password_is_among_the_facts():
     assert "'2'" not in str(registry_facts(*of(registry_users=USERS)))
+
+
+def test_the_fingerprint_changes_with_what_nodes_have_to_know_and_with_nothing_else():
+    def short(ca="CA\n", secret="s", **variables):
+        return fingerprint(*of(**{"registry_users": USERS, "registry_tls": True, **variables}), ca, secret)
+
+    same = short()
+    assert short(ca="CA") == same
+    assert short(registry_memory="1g", registry_users=[*USERS, {"name": "x", "password": "y", "role": "push"}]) == same
+    others = [
+        short(ca="CA\nold CA"), short(secret="t"), short(registry_port=5001), short(registry_tls=False),
+        short(registry_users=[{**user, "password": "new"} for user in USERS]), short(registry_upstreams=["quay.io"]),
+        short(registry_gateway=True), short(registry_node_user="more"),
+    ]
+    assert len({same, *others}) == 1 + len(others)
+    assert "new" not in str(others)
+
+
+FLEET = {"registry": ["nas"], "docker_nodes": ["nas", "pc"], "k3s_nodes": ["sbc"]}
+EVERYBODY = ["nas", "pc", "sbc"]
+UNTOLD = {
+    # hosts of the run, tags, skipped tags -> nodes left out
+    "the whole fleet": (EVERYBODY, ["all"], [], []),
+    "a limit": (["nas"], ["all"], [], ["pc", "sbc"]),
+    "only the registry": (EVERYBODY, ["registry"], [], EVERYBODY),
+    "without k3s": (EVERYBODY, ["all"], ["k3s_nodes"], ["sbc"]),
+    "all three by name": (EVERYBODY, ["registry", "docker_nodes", "k3s_nodes"], [], []),
+    "the role by itself": ([], ["all"], [], EVERYBODY),
+}
+
+
+@pytest.mark.parametrize(("in_run", "tags", "skipped", "left_out"), UNTOLD.values(), ids=UNTOLD)
+def test_who_is_left_out_of_a_run(in_run, tags, skipped, left_out):
+    assert untold(FLEET, in_run, tags, skipped) == left_out
+
+
+def test_a_registry_without_nodes_leaves_nobody_out():
+    assert untold({"registry": ["nas"]}, ["nas"], ["registry"], []) == []

@@ -109,7 +109,8 @@ GIVEN = {"tls": True, "tls_mode": "provided", "tls_certificate": "a.crt", "tls_k
 PEM = "-----BEGIN CERTIFICATE-----"
 
 
-@pytest.mark.parametrize("changes", [TOKEN, GIVEN, {"tls": True}, {**GIVEN, "tls_mode": "acme_files"},
+@pytest.mark.parametrize("changes", [TOKEN, GIVEN, {"tls": True, "tls_days": 3225}, {**GIVEN, "tls_days": 9999},
+                                     {**GIVEN, "tls_mode": "acme_files"},
                                      {"auth": "htpasswd", "users": TOKEN["users"], "node_user": "a"}])
 def test_good_ways_of_security(changes):
     assert found(**changes) == []
@@ -126,6 +127,7 @@ def test_good_ways_of_security(changes):
         ({**GIVEN, "tls": False}, "set registry_tls to true"),
         ({**GIVEN, "tls_mode": "acme_files", "tls_certificate": PEM}, "give the path on the registry host"),
         ({"tls_renew_days": 900}, "registry_tls_renew_days is 900 of 825"),
+        ({"tls": True, "tls_days": 3650}, "choose at most 3285 days for both together"),
         ({"htpasswd_cost": 31}, "registry_htpasswd_cost is 31"),
     ],
 )
