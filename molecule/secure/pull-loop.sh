@@ -11,6 +11,6 @@ while [ "$(date +%s)" -lt "$until_then" ]; do
   begin=$(date +%s.%N)
   words=$("$@" 2>&1)
   code=$?
-  echo "$begin $(date +%s.%N) $code $(echo "$words" | tail -n 1 | cut -c 1-200)" >>"$log"
+  echo "$begin $(date +%s.%N) $code $(echo "$words" | tail -n 1 | tail -c 300)" >>"$log"
   sleep "$pause"
 done

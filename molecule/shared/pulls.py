@@ -16,7 +16,7 @@ LOOPS = {
 #: Seconds by which two loops may see one thing at different times: the pause between two tries, a try, a busy machine.
 SLACK = 3
 #: What crictl says while its own runtime is not there, and seconds that may take.
-RUNTIME_DOWN = re.compile(r"Errno|unavailable|connection|closed", re.IGNORECASE)
+RUNTIME_DOWN = re.compile(r"Errno|unavailable|connection|closed|not initialized", re.IGNORECASE)
 RUNTIME_STARTS = 60
 
 

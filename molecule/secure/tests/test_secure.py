@@ -228,7 +228,7 @@ def test_a_certificate_that_does_not_fit_is_refused(bad_certificate):
 def test_a_new_ca_that_no_node_would_know_is_refused():
     before = (TLS / "ca.crt").read_text(encoding="utf-8")
     refused(
-        "this run does not bring lab-n12, lab-n13, lab-k3s-server, lab-k3s-agent in line",
+        "this run does not bring lab-n12, lab-n13, lab-k3s-agent, lab-k3s-server in line",
         options=["--limit", "registry"],
         registry_tls_rotate_ca=True,
     )
