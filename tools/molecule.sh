@@ -9,6 +9,8 @@ export PATH=$PWD/.venv/bin:$PATH
 case $PWD in
 *[[:space:]]*) echo "molecule: Ansible's background jobs cannot run from a path with a blank: $PWD" >&2; exit 1 ;;
 esac
+# Molecule looks for .config/molecule/config.yml in a git checkout only, and without it tests nothing, with success.
+git rev-parse --show-toplevel >/dev/null 2>&1 || { echo "molecule: $PWD is no git checkout" >&2; exit 1; }
 # One directory for all scenarios, since they share their hosts; Molecule's own choice is named after the
 # checkout's directory, so that two checkouts of one name would meet.
 export MOLECULE_EPHEMERAL_DIRECTORY=$PWD/.lab/molecule
