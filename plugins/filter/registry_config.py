@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
-from ansible_collections.homelab.registry.plugins.module_utils.server import config, preflight
+from ansible_collections.homelab.registry.plugins.module_utils.server import accounts, config, files, preflight
 
 
 def registry_config(settings, major):
@@ -32,8 +34,9 @@ def registry_major(image):
 
 
 def registry_problems(values, loopback, others):
-    """See preflight.problems."""
-    return preflight.problems(values, loopback=loopback, others=list(others))
+    """See preflight.problems; and what this machine needs for them."""
+    missing = values["registry_auth"] == "htpasswd" and find_spec("bcrypt") is None
+    return preflight.problems(values, loopback=loopback, others=list(others)) + [accounts.BCRYPT_MISSING] * missing
 
 
 class FilterModule:
@@ -45,4 +48,5 @@ class FilterModule:
             "registry_major": registry_major,
             "registry_misspelt": preflight.misspelt,
             "registry_problems": registry_problems,
+            "registry_stale_files": files.stale,
         }

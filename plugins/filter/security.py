@@ -20,10 +20,7 @@ except ImportError:
 def registry_htpasswd(users, secret, cost=5):
     """See accounts.htpasswd."""
     if bcrypt is None:
-        raise AnsibleFilterError(
-            "the Python package bcrypt is missing on this machine, which registry_auth=htpasswd needs: "
-            "pip install -r requirements/run.txt, or apt-get install python3-bcrypt"
-        )
+        raise AnsibleFilterError(accounts.BCRYPT_MISSING)
     return accounts.htpasswd(users, secret, cost, bcrypt.hashpw)
 
 

@@ -103,6 +103,7 @@ import re
 import subprocess
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
 from ansible_collections.homelab.registry.plugins.module_utils.server import host_probe
 
 
@@ -124,7 +125,10 @@ def main():
         module.fail_json(msg=f"min_free is {options['min_free']!r}: write it like 500M or 2G")
     min_free = int(number[1]) << {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[number[2].upper()]
     target = options["shell"][-1]
-    script = host_probe.script(options["container"], options["home"], options["data_path"])
+    try:
+        script = host_probe.script(options["container"], options["home"], options["data_path"])
+    except HomelabError as error:
+        module.fail_json(msg=str(error))
     try:
         done = subprocess.run(
             [*options["shell"], script],

@@ -41,6 +41,9 @@ options:
   ca_path:
     description: PEM file with the CA of the registry's certificate.
     type: path
+  ca:
+    description: Text of that CA in PEM, instead of O(ca_path), to see whether this one alone is enough.
+    type: str
   validate_certs:
     description: Whether the certificate must be valid.
     type: bool
@@ -90,6 +93,8 @@ canary_digest:
   type: str
 """
 
+from pathlib import Path
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
 from ansible_collections.homelab.registry.plugins.module_utils.oci import canary
@@ -100,6 +105,9 @@ from ansible_collections.homelab.registry.plugins.module_utils.server import pro
 def run(module):
     params = module.params
     connection = {key: params[key] for key in ("timeout", "ca_path", "validate_certs")}
+    if params["ca"]:
+        connection["ca_path"] = str(Path(module.tmpdir, "ca.pem"))
+        Path(connection["ca_path"]).write_text(params["ca"], encoding="ascii")
     anonymous = Registry(params["url"], **connection)
     registry = Registry(params["url"], username=params["username"], password=params["password"], **connection)
     probe.wait(anonymous, params["wait"])
@@ -136,6 +144,7 @@ def main():
             "username": {"type": "str"},
             "password": {"type": "str", "no_log": True},
             "ca_path": {"type": "path"},
+            "ca": {"type": "str"},
             "validate_certs": {"type": "bool", "default": True},
             "auth": {"type": "bool", "default": False},
             "delete": {"type": "bool", "default": True},

@@ -20,6 +20,10 @@ PASSWORDS = {
     "builder": "canary-builder-password",
     "nodes": "canary-nodes-password",
 }
+SERVER = PROJECT / "molecule/registry/server.yml"
+#: Since when the two of them run, and what is in the gateway's files.
+RUNNING = "docker inspect -f '{{.State.StartedAt}}' registry-gateway registry"
+FILES = "cd /srv/registry/gateway && sha256sum nginx.conf htpasswd tls.crt tls.key && ls"
 MEDIA = "application/vnd.docker.distribution.manifest.v2+json"
 
 
@@ -189,7 +193,7 @@ def test_no_secret_is_seen_anywhere():
     vault = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "vault.json"
     vault.touch(mode=0o600)
     vault.write_text(json.dumps({"registry_users": users, "gateway_request_rate": 201}), encoding="utf-8")
-    started = ok(node(HOST), "docker inspect -f '{{.State.StartedAt}}' registry-gateway registry")
+    started = ok(node(HOST), RUNNING)
     try:
         run = run_playbook(PROJECT / "site.yml", "-vvv", "--diff", "-e", f"@{vault}")
     finally:
@@ -216,30 +220,61 @@ def test_no_secret_is_seen_anywhere():
     assert "homelab.registry.gateway : " in places["the output of ansible-playbook -vvv --diff"]
     assert "registry-gateway" in places["docker inspect"]
     # new passwords and another limit were taken in without a restart
-    assert ok(node(HOST), "docker inspect -f '{{.State.StartedAt}}' registry-gateway registry") == started
+    assert ok(node(HOST), RUNNING) == started
     assert code(HOST, "/v2/", "keeper") == "401"
     assert code(HOST, "/v2/", "keeper", passwords["keeper"]) == "200"
 
 
 def test_a_wrong_value_changes_nothing():
-    again = run_playbook(PROJECT / "molecule/registry/server.yml")
-    assert again.code == 0, again.output[-3000:]
-    run = run_playbook(PROJECT / "molecule/registry/server.yml", gateway_anonymous=["Library/*"])
+    """Neither one that is judged before any host is touched, nor a port that another program has."""
+    before = ok(node(HOST), RUNNING)
+    run = run_playbook(SERVER, gateway_anonymous=["Library/*"])
     assert run.code != 0
     run.says("'Library/*' is no pattern of repositories", "gateway_anonymous")
-    assert code(HOST, "/v2/", "nodes") == "200"
+    run = run_playbook(SERVER, registry_port=22, registry_endpoint="lab-reg:22")
+    assert run.code != 0
+    run.says("Port 22 on lab-reg is in use")
+    assert ok(node(HOST), RUNNING) == before
+
+
+def test_a_gateway_that_cannot_start_gives_way_to_the_one_before_it():
+    before = ok(node(HOST), "docker inspect -f '{{.Id}}' registry-gateway")
+    files = ok(node(HOST), FILES)
+    # no address of this host, which only the engine can find out; and a changed file
+    run = run_playbook(SERVER, registry_bind_address="192.0.2.1", gateway_request_rate=7)
+    assert run.code != 0
+    run.says("192.0.2.1")
+    assert ok(node(HOST), "docker inspect -f '{{.Id}}' registry-gateway") == before
+    assert node(HOST).run("docker inspect registry-gateway-previous").rc != 0
+    assert ok(node(HOST), FILES) == files
+    assert code("lab-n12", "/v2/library/everybodys/manifests/1") == "200"
 
 
 def test_without_the_gateway_and_with_it_again():
-    """Its port goes back to the registry, which says what it cannot do; then the other way round."""
-    run = run_playbook(PROJECT / "molecule/registry/server.yml", registry_gateway=False)
+    """Its port goes back to the registry, which says what it cannot do; then the other way round, at the second try."""
+    run = run_playbook(SERVER, registry_gateway=False)
     assert run.code == 0, run.output[-6000:]
     assert node(HOST).run("docker inspect registry-gateway").rc != 0
     assert not node(HOST).file("/srv/registry/gateway").exists
     assert code(HOST, "/v2/", "nodes") == "200"
     assert code(HOST, "/v2/library/everybodys/manifests/1") == "401"
     assert code(HOST, "/v2/team/x/blobs/uploads/", "nodes", method="POST") == "202"
-    run = run_playbook(PROJECT / "molecule/registry/server.yml")
+    # a first try that was cut when the gateway had the port already
+    ok(node(HOST), "docker rename registry registry-previous && docker stop registry-previous")
+    ok(node(HOST), f"docker create --name registry {PAYLOAD} sleep 1")
+    ok(node(HOST), f"docker run -d --name registry-gateway -p 5000:5000 {PAYLOAD} sleep 3600")
+    run = run_playbook(SERVER)
     assert run.code == 0, run.output[-6000:]
     assert code(HOST, "/v2/library/everybodys/manifests/1") == "200"
     assert code(HOST, "/v2/team/x/blobs/uploads/", "nodes", method="POST") == "403"
+
+
+def test_what_an_interrupted_run_has_placed_is_taken_in_by_the_next():
+    """It had put the new files in place, and kept the old ones, but nginx was not told."""
+    workers = "docker top registry-gateway -o pid,args | grep 'worker process' | grep -v 'shutting down' | sort"
+    before = ok(node(HOST), workers)
+    ok(node(HOST), "cd /srv/registry/gateway && cp -a new previous")
+    run = run_playbook(SERVER)
+    assert run.code == 0, run.output[-6000:]
+    assert not set(ok(node(HOST), workers).splitlines()) & set(before.splitlines())
+    assert not node(HOST).file("/srv/registry/gateway/previous").exists

@@ -16,12 +16,17 @@ import hmac
 import re
 from collections.abc import Callable, Iterable, Mapping
 
+#: From the least to the most.
 ROLES = ("pull", "push", "admin")
 KEYS = ("name", "password", "role")
 #: What bcrypt looks at; the rest of a longer password would not count.
 LONGEST_PASSWORD = 72
-#: Below 5 a stolen file is too cheap to guess from, above 8 every request is too dear.
+#: 5 to 8 is what makes sense: below, a stolen file is cheap to guess from; above, every request is dear.
 COSTS = range(4, 13)
+BCRYPT_MISSING = (
+    "the Python package bcrypt is missing on this machine, which registry_auth=htpasswd needs: "
+    "pip install -r requirements/run.txt, or apt-get install python3-bcrypt"
+)
 _STANDARD = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _BCRYPT = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 

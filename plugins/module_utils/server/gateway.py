@@ -17,15 +17,14 @@ without an account is the word `anonymous`. Both kinds of header are checked in 
 from __future__ import annotations
 
 import base64
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ..errors import HomelabError
+from .accounts import ROLES
 
 #: What an account of a role may do, from the least to the most.
-ROLES = ("pull", "push", "admin")
 RIGHTS = {
     "pull": ("ping", "catalog", "pull"),
     "push": ("ping", "catalog", "pull", "push"),
@@ -112,13 +111,13 @@ def check(settings: Settings) -> None:
                "give a whole number; a rate of 0 means no limit")
     if settings.auth != "htpasswd":
         return
-    refuse(not settings.accounts, "there is no account, so nobody could push", "registry_users",
-           "give at least one with role admin")
     for name, role in settings.accounts.items():
         refuse(not _ACCOUNT.fullmatch(name), f"the account name {name!r} cannot be used by the gateway",
                "registry_users", "use up to 128 letters, digits and '._@-', a letter or digit first")
         refuse(role not in ROLES, f"account {name}: the role {role!r} is unknown", "registry_users",
                f"choose one of {', '.join(ROLES)}")
+    refuse("admin" not in settings.accounts.values(), "no account has the role admin, so nobody could delete, and the "
+           "registry could not be tried out", "registry_users", "give at least one with role admin")
     for pattern in settings.anonymous:
         refuse(not isinstance(pattern, str) or not _PATTERN.fullmatch(pattern),
                f"{pattern!r} is no pattern of repositories", "gateway_anonymous",
@@ -133,14 +132,6 @@ def render(settings: Settings) -> str:
     """
     check(settings)
     return _MAIN + _http(settings)
-
-
-def digest(*texts: str) -> str:
-    """One digest of several files, to recognise that one of them changed."""
-    summed = hashlib.sha256()
-    for text in texts:
-        summed.update(hashlib.sha256(text.encode("utf-8")).digest())
-    return "sha256:" + summed.hexdigest()
 
 
 def warnings(users: Iterable[Mapping], *, gateway: bool, auth: str) -> list[str]:

@@ -15,6 +15,7 @@ import re
 import shlex
 from dataclasses import dataclass, field
 
+from ..errors import HomelabError
 from ..report.numbers import size
 
 #: Oldest engine that the roles were tried with, and its API.
@@ -135,13 +136,19 @@ def script(container: str, home: str = "", data_path: str = "") -> str:
         container: name of the registry's container.
         home: the directory that was asked for; "" looks for one.
         data_path: the images' directory; "" or the name of a volume if it has none of its own.
+
+    Raises:
+        HomelabError: a directory is not absolute.
     """
+    for name, given in (("registry_home", home), ("registry_data_path", data_path)):
+        if given and not given.startswith("/") and (name == "registry_home" or "/" in given):
+            raise HomelabError(f"{given!r} is no absolute path", name, f"write it as /{given.lstrip('./')}")
     data = data_path if data_path.startswith("/") else ""
     return f"""
 say() {{ printf '%s\\t' "$@" | tr '\\n' ' '; echo; }}
 place() {{
   at=$2
-  while [ ! -d "$at" ]; do at=${{at%/*}}; at=${{at:-/}}; done
+  while [ ! -d "$at" ]; do case $at in ?*/*) at=${{at%/*}} ;; *) at=/ ;; esac; done
   real=$(cd "$at" && pwd -P); w=no; [ -w "$at" ] && w=yes
   say "$1" "$2" "$real" "$w" "$(df -Pk "$at" 2>/dev/null | tail -n 1)"
 }}

@@ -69,6 +69,10 @@ def _checks(values: Mapping, loopback: bool, others: list[str]):
             f"registry_{name} is {of(name)!r}: give an absolute path, or the plain name of a Docker volume",
         )
     yield (
+        not re.fullmatch(r"/[^:$\x00-\x1f]*", str(of("home"))),
+        f"registry_home is {of('home')!r}: give an absolute path",
+    )
+    yield (
         str(of("home")).rstrip("/") in _SYSTEM,
         f"registry_home is {of('home')!r}, a directory of the system: give one of its own, like /srv/registry",
     )

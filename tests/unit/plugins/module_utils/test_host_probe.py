@@ -8,6 +8,7 @@ import json
 import subprocess
 
 import pytest
+from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
 from ansible_collections.homelab.registry.plugins.module_utils.server.host_probe import (
     explain_ssh,
     judge,
@@ -288,3 +289,25 @@ def test_a_real_shell_runs_it(shell, tmp_path):
     assert (seen.complete, done.stderr) == (True, "")
     assert seen.cores > 0 and seen.memory > 0 and seen.architecture and seen.data.size > 0
     assert seen.data.real == str(tmp_path.resolve())
+
+
+@pytest.mark.parametrize(
+    ("home", "data_path", "where"),
+    [
+        ("shares/Volume_1/registry", "", "registry_home"),
+        ("./registry", "/srv/data", "registry_home"),
+        ("", "shares/data", "registry_data_path"),
+    ],
+)
+def test_a_path_without_its_slash_is_refused(home, data_path, where):
+    with pytest.raises(HomelabError) as caught:
+        script("registry", home, data_path)
+    assert "is no absolute path" in str(caught.value) and where in str(caught.value)
+
+
+def test_the_search_for_a_directory_always_ends():
+    """Paths come from the host as well: from its mounts, and from its engine."""
+    place = script("registry").split("place() {", 1)[1].split("real=", 1)[0]
+    for path in ("shares/Volume_1", "shares", "/nowhere/at/all", "/nowhere", "", "/"):
+        command = ["sh", "-c", f"set -- x '{path}'; {place} echo \"$at\""]
+        assert subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout == "/\n", path

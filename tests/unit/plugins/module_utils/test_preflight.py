@@ -81,6 +81,7 @@ def test_good_values_pass(changes):
         ({"data_path": "/a:b"}, "registry_data_path is '/a:b'"),
         ({"data_path": "/"}, "registry_data_path is '/'"),
         ({"data_path": "/a/$HOME"}, "registry_data_path is '/a/$HOME'"),
+        ({"home": "shares/registry"}, "registry_home is 'shares/registry': give an absolute path"),
         ({"home": "/"}, "registry_home is '/', a directory of the system"),
         ({"home": "/srv/"}, "registry_home is '/srv/', a directory of the system"),
         ({"data_path": "/a\nb"}, "registry_data_path is"),
