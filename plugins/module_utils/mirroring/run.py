@@ -259,9 +259,18 @@ def _docker_config(path):
 
 
 def default_state_path(host: str, directory: str | None = None) -> Path:
-    """Where the memory of one target is kept: in a directory, by default the user's own (XDG base directories)."""
-    base = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "homelab-registry"
-    return Path(directory or base) / f"mirror-{re.sub('[^0-9A-Za-z.-]', '_', host)}.json"
+    """Where the memory of one target is kept: in a directory, by default the user's own."""
+    return Path(directory or user_state_dir()) / f"mirror-{file_name(host)}.json"
+
+
+def user_state_dir() -> Path:
+    """Where a user's own runs remember things (XDG base directories)."""
+    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "homelab-registry"
+
+
+def file_name(host: str) -> str:
+    """A registry's `host:port` as a part of a file's name."""
+    return re.sub("[^0-9A-Za-z.-]", "_", host)
 
 
 def _foreseen(image: ImagePlan) -> dict:

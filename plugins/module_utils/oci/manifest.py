@@ -20,6 +20,8 @@ from ..errors import HomelabError
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+#: Configurations of images: they say when an image was made. An artifact's is of another type.
+CONFIG_TYPES = (OCI_CONFIG, "application/vnd.docker.container.image.v1+json")
 OCI_LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"

@@ -16,13 +16,12 @@ from concurrent.futures import ThreadPoolExecutor
 from ..errors import HomelabError
 from ..oci.client import NotFound, Registry
 from ..oci.inventory import Held, Inventory, Repository, Tag, created_of
-from ..oci.manifest import OCI_CONFIG, digest_of, parse_manifest
+from ..oci.manifest import CONFIG_TYPES, digest_of, parse_manifest
 from .memory import Memory
 
 WORKERS = 8
 #: Bytes. A configuration larger than this is no configuration.
 MAX_CONFIG = 8 << 20
-_CONFIG_TYPES = (OCI_CONFIG, "application/vnd.docker.container.image.v1+json")
 
 
 def read_inventory(registry: Registry, memory: Memory | None = None) -> Inventory:
@@ -96,7 +95,7 @@ class _Reader:
         except HomelabError:
             return repository, Held(digest, size=len(data)), {}
         created, remember = None, True
-        if manifest.config and manifest.config.media_type in _CONFIG_TYPES and manifest.config.size <= MAX_CONFIG:
+        if manifest.config and manifest.config.media_type in CONFIG_TYPES and manifest.config.size <= MAX_CONFIG:
             try:
                 created = created_of(self._registry.get_blob(repository, manifest.config.digest))
             except NotFound:

@@ -8,8 +8,6 @@ Read what the registry holds, plan, delete over the API, then collect the garbag
 
 from __future__ import annotations
 
-import os
-import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -17,9 +15,10 @@ from pathlib import Path
 
 from ..errors import HomelabError
 from ..lock import STATE_DIR
+from ..mirroring.endpoints import Endpoints
+from ..mirroring.run import file_name, host_of, target_of, user_state_dir
 from ..mirroring.state import protected_digests
 from ..oci.access import Access
-from ..oci.client import Registry
 from ..storage.maintenance import Interrupted, collect, recover
 from ..storage.server import Host, Server
 from ..storage.tree import Tree
@@ -32,8 +31,6 @@ from .plan import Plan, Refused, plan
 from .policy import Policy, parse_policy
 from .read_api import read_inventory as read_api
 
-#: Keys of the settings that say how the registry is reached.
-ACCESS = tuple(Access.__dataclass_fields__)
 WOULD = {DELETE: "would delete", "tag only": "would remove the tag"}
 
 
@@ -191,7 +188,7 @@ class Request:
             if not check:  # else it may be read-only, or stopped
                 recovered = recover(asdict(self.host), asdict(self.access), self.state_dir)
             root = Server(self.host, asdict(self.access)).root
-        registry = _open(self.access)
+        registry = Endpoints(self.access).target
         try:
             answer = registry.request("GET", "/v2/")
             registry.check(answer, (200,), "looking whether it is there")
@@ -274,22 +271,6 @@ def _settle(report, removed, otherwise):
             one.action, one.reason = (UNTAGGED, None) if gone else (SKIPPED, otherwise)
 
 
-def _open(access):
-    return Registry(
-        access.url,
-        username=access.username,
-        password=access.password,
-        ca_path=access.ca_path,
-        client_cert=access.client_cert,
-        client_key=access.client_key,
-        validate_certs=access.validate_certs,
-        timeout=access.timeout,
-        # on the local net: a proxy that is meant for the internet must not see it
-        direct=False,
-        proxies={},
-    )
-
-
 # --- settings -----------------------------------------------------------------------------------------------
 def prepare(settings: dict) -> Request:
     """A request from a user's settings: the options of the module registry_cleanup, by their names there.
@@ -298,12 +279,7 @@ def prepare(settings: dict) -> Request:
         HomelabError: something in them is wrong.
     """
     get = settings.get
-    url = (get("url") or "").rstrip("/")
-    if not re.match(r"https?://[^/]", url):
-        raise HomelabError(
-            f"{get('url')!r} is not a registry's address", "url", "write it as http://host:port or https://host:port"
-        )
-    access = Access.from_dict({"url": url, **{key: get(key) for key in ACCESS if key != "url"}}, "the registry")
+    access = target_of(settings)
     policy = parse_policy(get("policy") or {}, "cleanup")
     days = DAYS if get("in_use_days") is None else get("in_use_days")
     if days <= 0:
@@ -312,8 +288,8 @@ def prepare(settings: dict) -> Request:
     if get("host"):
         request.host = Host.from_dict(get("host"))
     own = get("state_dir") is None and request.host is None
-    request.state_dir = str(get("state_dir") or (_own_state_dir() if own else STATE_DIR))
-    name = re.sub("[^0-9A-Za-z.-]", "_", url.partition("://")[2])
+    request.state_dir = str(get("state_dir") or (user_state_dir() if own else STATE_DIR))
+    name = file_name(host_of(access))
     request.memory_path = str(Path(request.state_dir, f"manifests-{name}.json"))
     path = get("in_use_path") or Path(request.state_dir, f"in-use-{name}.json" if own else "in-use.json")
     request.use, request.remember = _use(settings, str(path), days, time.time())
@@ -326,10 +302,6 @@ def prepare(settings: dict) -> Request:
         unreachable={**request.use.unreachable, **policy.unreachable},
     )
     return request
-
-
-def _own_state_dir():
-    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "homelab-registry"
 
 
 def _use(settings, path, days, now):

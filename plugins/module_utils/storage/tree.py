@@ -31,9 +31,9 @@ from typing import NamedTuple
 from ..errors import HomelabError
 from ..oci.inventory import Held, Inventory, Repository, Tag, created_of, parse_time
 from ..oci.manifest import (
+    CONFIG_TYPES,
     IMAGE_TYPES,
     INDEX_TYPES,
-    OCI_CONFIG,
     digest_fault,
     digest_of,
     parse_manifest,
@@ -54,7 +54,6 @@ BELOW = "docker/registry/v2"
 #: A registry takes no larger manifest.
 MAX_MANIFEST = 4 << 20
 _CHUNK = 1 << 20
-_CONFIG_TYPES = (OCI_CONFIG, "application/vnd.docker.container.image.v1+json")
 #: In a root that was never pushed to: a fresh file system's, a pull-through cache's.
 _NO_CONTENT = {"lost+found", "scheduler-state.json"}
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -644,7 +643,7 @@ def _content(data: bytes, digest: str) -> Content:
         blobs=tuple((blob.digest, blob.size) for blob in manifest.blobs),
         references=tuple(dict.fromkeys(one.digest for one in named)),
         subject=manifest.subject and manifest.subject.digest,
-        config=config.digest if config and config.media_type in _CONFIG_TYPES else None,
+        config=config.digest if config and config.media_type in CONFIG_TYPES else None,
         schema=2,
         intact=not fault,
         fault=fault,
@@ -665,7 +664,7 @@ def _plain(data: bytes) -> Content | None:
             if "manifests" in document or not isinstance(document["layers"], list):
                 return None
             first = document["config"]
-            if first["mediaType"] in _CONFIG_TYPES:
+            if first["mediaType"] in CONFIG_TYPES:
                 config = first["digest"]
             pairs = [_plain_pair(one) for one in (first, *document["layers"])]
             if None in pairs:
