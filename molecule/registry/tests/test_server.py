@@ -196,6 +196,7 @@ def test_down_leaves_what_is_not_ours():
     assert host.run("docker inspect registry").rc != 0
     assert host.file("/srv/registry/config/server.key").exists
     assert host.file("/srv/registry/data/photos.txt").exists
+    ok(host, "rm /srv/registry/config/server.key /srv/registry/data/photos.txt")  # the hosts are shared by scenarios
     assert not host.file("/srv/registry/data/docker").exists
     assert not host.file("/srv/registry/config/config.yml").exists
     ok(host, "docker network inspect homelab-registry && docker rm -f neighbour")
