@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 from .errors import HomelabError
@@ -37,6 +36,8 @@ def write_atomic(path: str, text: str, mode: int) -> None:
     Raises:
         HomelabError: the file could not be written; the old one is untouched.
     """
+    import tempfile  # a run that finds nothing to do writes nothing
+
     target = Path(os.path.realpath(path))
     temporary = None
     try:

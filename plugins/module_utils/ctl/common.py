@@ -18,7 +18,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from .. import lock
-from ..on_calendar import span
 from ..report.progress import Bar, Lines, Meter
 from ..text_file import write_atomic
 from .settings import CONFIG
@@ -83,12 +82,19 @@ def locked(arguments: argparse.Namespace, config: dict, *, exclusive: bool, verb
         return
     state_dir = config.get("state_dir") or (config.get("host") and lock.STATE_DIR)
     path = arguments.lock or (state_dir and Path(state_dir, "lock"))
-    wait = span(arguments.wait)
-    with lock.hold(path, exclusive=exclusive, verb=verb, wait=wait) if path else nullcontext():
+    with lock.hold(path, exclusive=exclusive, verb=verb, wait=_seconds(arguments.wait)) if path else nullcontext():
         if getattr(arguments, "result", None):
             with suppress(OSError):
                 Path(arguments.result).unlink()
         yield
+
+
+def _seconds(wait):
+    if wait == "0":  # as it is by default
+        return 0
+    from ..on_calendar import span
+
+    return span(wait)
 
 
 @contextmanager

@@ -32,6 +32,8 @@ PLATFORMS = "homelab.registry.mirror.platforms"
 ASKING = 20
 
 UNCHANGED, COPY, FAILED, DEFERRED = "unchanged", "copy", "failed", "deferred"
+#: Of tags that vanished upstream (prune.py).
+PRUNED, WOULD_PRUNE, KEPT = "pruned", "would prune", "kept"
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,7 @@ from ..errors import HomelabError
 from ..oci.manifest import INDEX_TYPES, OCI_INDEX
 from ..oci.reference import parse_reference
 from ..oci.versions import age_key
-from .plan import COPY, UNCHANGED
-
-PRUNED, WOULD_PRUNE, KEPT = "pruned", "would prune", "kept"
+from .plan import COPY, KEPT, PRUNED, UNCHANGED, WOULD_PRUNE
 
 
 @dataclass(frozen=True)

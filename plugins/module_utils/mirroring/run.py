@@ -20,10 +20,13 @@ from .copy import COPIED, Copier, ImageResult, Progress
 from .endpoints import Access, Endpoints
 from .heal import Heal, damaged_elsewhere, parse_heal
 from .names import collisions, target_repositories
-from .plan import COPY, DEFERRED, FAILED, ImagePlan, Planner, Wanted, threads
-from .prune import PRUNED, WOULD_PRUNE, Prune, plan_prune, prune
+from .plan import COPY, DEFERRED, FAILED, PRUNED, WOULD_PRUNE, ImagePlan, Planner, Wanted, threads
 from .selection import parse_images
 from .state import State
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .prune import Prune
 
 WOULD_COPY = "would copy"
 #: Keys of a registry's access, for the target and in the list of upstreams.
@@ -153,12 +156,16 @@ class Request:
                 raise HomelabError(clash[0], "images", "take one of them off the list, or change name_template")
             planner = Planner(endpoints, state, options.workers, options.reserve, heal.images, heal.digests)
             plan = planner.plan(wanted)
-            doomed = plan_prune(options.prune, plan, endpoints, state) if options.prune else []
+            doomed = []
+            if options.prune:
+                from .prune import plan_prune, prune
+
+                doomed = plan_prune(options.prune, plan, endpoints, state)
             if check:
                 images = [_foreseen(image) for image in plan.images]
             else:
                 images = [one.as_dict() for one in Copier(endpoints, state, plan, options.workers, progress).run()]
-            pruned = prune(doomed, endpoints, state, check=check)
+            pruned = prune(doomed, endpoints, state, check=check) if doomed else []
             return Report([*failed, *images], pruned, _source_requests(endpoints), check)
         finally:
             endpoints.close()
@@ -244,6 +251,8 @@ def open_target(settings: dict) -> Registry:
 def _prune_of(settings):
     if not settings.get("prune"):
         return None
+    from .prune import Prune
+
     keep = settings.get("prune_keep")
     return Prune(tuple(settings.get("prune_protect") or ()), 1 if keep is None else keep)
 

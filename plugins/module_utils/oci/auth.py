@@ -10,9 +10,6 @@ import binascii
 import json
 import os
 import re
-import shutil
-import signal
-import subprocess
 import threading
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -330,6 +327,10 @@ class DockerConfig:
 
     def _ask_helper(self, name, host):
         """The protocol of docker-credential-helpers: `get`, the server on stdin, JSON on stdout."""
+        import shutil  # these three only here: most accounts need no program, and they take long to load
+        import signal
+        import subprocess
+
         program = f"docker-credential-{name}"
         path = shutil.which(program) if re.fullmatch(r"[\w.-]+", str(name)) else None
         if not path:

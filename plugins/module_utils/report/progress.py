@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from typing import TextIO
@@ -106,13 +105,19 @@ class Bar(Lines):
         if self._images is None:  # what is not planned yet has no share
             return
         self._drawn = self._clock()
-        width = self._width or shutil.get_terminal_size().columns
+        width = self._width or _columns()
         self.out.write(f"\r{self.line()[: width - 1]}\x1b[K")
         self.out.flush()
 
     def _clear(self):
         self.out.write("\r\x1b[K")
         self.out.flush()
+
+
+def _columns():
+    import shutil  # here, for it takes long to load, and timers have no terminal
+
+    return shutil.get_terminal_size().columns
 
 
 class Meter:

@@ -10,14 +10,13 @@ import random
 
 import pytest
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
-from ansible_collections.homelab.registry.plugins.module_utils.mirroring.selection import (
+from ansible_collections.homelab.registry.plugins.module_utils.mirroring.selection import parse_images
+from ansible_collections.homelab.registry.plugins.module_utils.mirroring.tags import (
     Selection,
-    newest_first,
-    parse_images,
     parse_range,
     parse_tags,
-    parse_version,
 )
+from ansible_collections.homelab.registry.plugins.module_utils.oci.versions import newest_first, parse_version
 
 DIGEST = "sha256:" + "a1" * 32
 
