@@ -426,6 +426,9 @@ CUT_OFF = """
 import json, os, signal, sys
 from ansible_collections.homelab.registry.plugins.module_utils.storage import garbage, maintenance, server
 from ansible_collections.homelab.registry.plugins.module_utils.engine import Engine
+# Under nohup, or in the background of a script, they come in as ignored, and the program heeds that.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 settings, (where, when, number, how) = json.loads(sys.argv[1]), json.loads(sys.argv[2])
 owner, name = where.rsplit(".", 1)
 owner = {"garbage": garbage, "server": server, "Server": server.Server, "Engine": Engine}[owner]
