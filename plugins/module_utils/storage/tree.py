@@ -39,6 +39,7 @@ from ..oci.manifest import (
     parse_manifest,
 )
 from ..oci.reference import repository_fault
+from .apart import read_apart
 
 #: What a finding is about.
 UNREADABLE = "unreadable"
@@ -54,6 +55,8 @@ BELOW = "docker/registry/v2"
 #: A registry takes no larger manifest.
 MAX_MANIFEST = 4 << 20
 _CHUNK = 1 << 20
+#: Bytes that hardly a manifest or a configuration has.
+_USUAL = 1 << 15
 #: In a root that was never pushed to: a fresh file system's, a pull-through cache's.
 _NO_CONTENT = {"lost+found", "scheduler-state.json"}
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -240,14 +243,16 @@ class Tree:
                 else:
                     yield digest, f"{folder}/{name}"
 
-    def _read(self, path, limit) -> tuple[bytes, os.stat_result] | None:
-        """A file's first bytes and its state; None if it is not there or cannot be read."""
+    def _read(self, path, limit, state=False) -> tuple[bytes, os.stat_result | None] | None:
+        """A file's first bytes, and its state if that is wanted; None if it is not there or cannot be read."""
         try:
             handle = os.open(path, _OPEN)
             try:
-                state = os.fstat(handle)
                 # Python makes room for all that is asked for, even if there is little to read.
-                return os.read(handle, min(limit, state.st_size)), state
+                data = os.read(handle, min(limit, _USUAL))
+                if len(data) == _USUAL:
+                    data += os.read(handle, limit - _USUAL)
+                return data, os.fstat(handle) if state else None
             finally:
                 os.close(handle)
         except OSError as error:
@@ -258,7 +263,7 @@ class Tree:
         """`<folder>/link`; None if there is none."""
         path = f"{folder}/link"
         before = len(self._findings)
-        read = self._read(path, 200)
+        read = self._read(path, 200, state=True)
         if read is None:
             return Link(None, None) if len(self._findings) > before else None
         data, state = read
@@ -566,6 +571,28 @@ class Tree:
         return self._created[digest]
 
 
+    # --- handing over ---------------------------------------------------------------------------------------
+    def learnt(self) -> tuple:
+        """What was read of tags, revisions, manifests and configurations, in types that marshal takes; for `learn`."""
+        links = {
+            key: [(name, *link) for name, link in found.items()]
+            for key, found in self._cache.items()
+            if key[0] in ("tags", "revisions")
+        }
+        contents = {digest: one and tuple(vars(one).values()) for digest, one in self._contents.items()}
+        return links, contents, self._created, [tuple(finding) for finding in self._findings]
+
+    def learn(self, learnt: tuple) -> None:
+        """Take over what another Tree of the same directory has read; what is read already stays as it is."""
+        links, contents, created, findings = learnt
+        for key, found in links.items():
+            self._cache.setdefault(key, {name: Link(digest, at) for name, digest, at in found})
+        for digest, one in contents.items():
+            self._contents.setdefault(digest, one and Content(*one))
+        self._created = {**created, **self._created}
+        self._findings.update((Finding(*finding), None) for finding in findings)
+
+
 def read_inventory(tree: Tree, created: bool = False, memory=None) -> Inventory:
     """The registry's repositories, tags and manifests.
 
@@ -580,17 +607,23 @@ def read_inventory(tree: Tree, created: bool = False, memory=None) -> Inventory:
     if memory is not None:
         tree.list_blobs()
     inventory = Inventory(tree.root)
-    for name in tree.repositories():
-        repository = inventory.repositories[name] = Repository(name)
-        for tag, link in tree.tags(name).items():
-            if link.digest:
-                repository.tags[tag] = Tag(tag, link.digest, link.at)
-            else:
-                repository.lost_tags.append(tag)
-        for digest, link in tree.revisions(name).items():
-            if link.digest == digest:
-                repository.manifests[link.digest] = _held(tree, link, created, memory)
+    names = tree.repositories()
+    read = read_apart(tree, names, lambda name: _repository(tree, name, created, memory))
+    inventory.repositories.update((name, read[name]) for name in names)
     return inventory
+
+
+def _repository(tree, name, created, memory):
+    repository = Repository(name)
+    for tag, link in tree.tags(name).items():
+        if link.digest:
+            repository.tags[tag] = Tag(tag, link.digest, link.at)
+        else:
+            repository.lost_tags.append(tag)
+    for digest, link in tree.revisions(name).items():
+        if link.digest == digest:
+            repository.manifests[link.digest] = _held(tree, link, created, memory)
+    return repository
 
 
 def _held(tree, link, created, memory):

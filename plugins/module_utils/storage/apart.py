@@ -1,0 +1,88 @@
+# Copyright (c) 2026, homelab.registry contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reading a large tree with more than one CPU.
+
+A plan opens some five files a tag, and one Python process does one thing at a time: the repositories are shared out to
+processes, each of which hands over what it has read. It is only a matter of time: what a process fails to deliver is
+read when it is asked for.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+#: More readers gain little: one process puts together what all have read.
+MAX_READERS = 4
+#: A process costs some milliseconds, as much as reading this many small repositories.
+MIN_SHARE = 8
+
+
+def read_apart(tree, names: list[str], read: Callable[[str], object], readers: int | None = None) -> dict[str, object]:
+    """`read(name)` of every repository.
+
+    Args:
+        tree: storage.tree.Tree; `read` uses it, and so do the readers' copies of it.
+        names: repositories.
+        read: is called for each of them in this process, when others have read a part of them before.
+        readers: processes, this one counted; None takes one for each CPU.
+
+    Returns:
+        By repository, what `read` returned.
+    """
+    if readers is None:
+        readers = _readers()
+    readers = max(1, min(readers, len(names) // MIN_SHARE))
+    found, others = {}, []
+    try:
+        for number in range(1, readers):
+            others.append(_begin(tree, names[number::readers], read))
+        for name in names[::readers]:
+            found[name] = read(name)
+        while others:
+            _take(tree, *others.pop(0))
+    finally:
+        for pid, pipe in others:
+            os.close(pipe)
+            os.waitpid(pid, 0)
+    for name in names:
+        if name not in found:
+            found[name] = read(name)
+    return found
+
+
+def _readers():
+    if threading.active_count() > 1:  # a copy has one thread only, and maybe a lock that another one held
+        return 1
+    return min(MAX_READERS, len(os.sched_getaffinity(0)))
+
+
+def _begin(tree, names, read):
+    """A process that reads these repositories: its number, and the pipe by which it hands over."""
+    pipe, end = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(end)
+        return pid, pipe
+    code = 1
+    try:
+        os.close(pipe)
+        for name in names:
+            read(name)
+        with os.fdopen(end, "wb") as stream:
+            stream.write(marshal.dumps(tree.learnt()))
+        code = 0
+    finally:
+        os._exit(code)  # nothing of what the program has open or wants to say at its end is the copy's business
+
+
+def _take(tree, pid, pipe):
+    with os.fdopen(pipe, "rb") as stream:
+        data = stream.read()
+    if os.waitpid(pid, 0)[1] == 0:
+        with suppress(ValueError, EOFError, TypeError):
+            tree.learn(marshal.loads(data))
