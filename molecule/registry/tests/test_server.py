@@ -415,6 +415,71 @@ def test_compose(tmp_path):
         host.run("docker rm -f registry registry-gateway; docker network rm homelab-registry; rm -rf /srv/composed")
 
 
+# --- an engine in the network -------------------------------------------------------------------------------------
+CERTIFICATES = """
+set -e
+umask 077
+mkdir -p /etc/docker/tls
+cd /etc/docker/tls
+openssl req -x509 -newkey rsa:2048 -nodes -keyout ca-key.pem -out ca.pem -days 30 -subj '/CN=lab engines'
+printf 'subjectAltName=IP:172.30.55.13' > names
+for who in server client; do
+  openssl req -newkey rsa:2048 -nodes -keyout $who-key.pem -out $who.csr -subj /CN=$who
+  openssl x509 -req -in $who.csr -CA ca.pem -CAkey ca-key.pem -CAcreateserial -out $who.pem -days 30 -extfile names
+done
+"""
+
+
+@pytest.fixture
+def engine_in_the_network(tmp_path):
+    """lab-n13's engine listens with TLS and wants a certificate; a client's environment for it."""
+    host = node("lab-n13")
+    ok(host, CERTIFICATES)
+    for name, there in {"ca.pem": "ca.pem", "cert.pem": "client.pem", "key.pem": "client-key.pem"}.items():
+        (tmp_path / name).write_text(host.file(f"/etc/docker/tls/{there}").content_string, encoding="utf-8")
+    options = "--tlsverify --tlscacert=ca.pem --tlscert=server.pem --tlskey=server-key.pem"
+    options = options.replace("=", "=/etc/docker/tls/") + " -H tcp://0.0.0.0:2376"
+    ok(host, f"cp /etc/default/docker /tmp/docker.before; echo 'DOCKER_OPTS=\"{options}\"' >> /etc/default/docker")
+    ok(host, "systemctl restart docker")
+    # Some machines name a CA bundle for all of requests' connections, which goes before the one that Docker's modules give.
+    yield {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(tmp_path), "REQUESTS_CA_BUNDLE": "", "CURL_CA_BUNDLE": ""}
+    ok(host, "docker rm -f -v registry; docker volume rm -f registry-data registry-config")
+    ok(host, "docker network rm homelab-registry; mv /tmp/docker.before /etc/default/docker; rm -r /etc/docker/tls")
+    ok(host, "systemctl restart docker")
+
+
+def test_an_engine_over_tcp_with_tls(tmp_path, engine_in_the_network):
+    """No shell on the host, so everything is in volumes and goes through the engine."""
+    folder = tmp_path / "inventory"
+    folder.mkdir()
+    variables = {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": "{{ ansible_playbook_python }}",
+        "registry_docker_host": "tcp://172.30.55.13:2376",
+        "registry_endpoint": "172.30.55.13:5000",
+        "registry_data_path": "registry-data",
+        "registry_config_path": "registry-config",
+        "registry_secrets_dir": str(tmp_path / "secrets"),
+    }
+    inventory = write_inventory(folder, {"appliance": None}, variables)
+    check = run_playbook(SERVER, "--check", "--diff", inventory=inventory, env=engine_in_the_network)
+    assert check.code == 0, check.output
+    assert node("lab-n13").run("docker inspect registry").rc != 0
+    run = run_playbook(SERVER, inventory=inventory, env=engine_in_the_network)
+    assert run.code == 0, run.output
+    secret = re.search(r"secret: (\S+)", ok(node("lab-n13"), "docker exec registry cat /etc/docker/registry/config.yml"))[1]
+    assert secret not in run.output
+    assert run_playbook(SERVER, inventory=inventory, env=engine_in_the_network).changed("appliance") == 0
+    ok(node("lab-n13"), f"docker tag {PAYLOAD} localhost:5000/team/far:1 && docker push localhost:5000/team/far:1")
+    # Whoever has no certificate is told so, and nothing is changed.
+    before = started("registry", "lab-n13")
+    (tmp_path / "cert.pem").unlink()
+    run = run_playbook(SERVER, inventory=inventory, env=engine_in_the_network, registry_log_level="debug")
+    assert run.code != 0
+    run.says("No Docker engine answers at tcp://172.30.55.13:2376 for appliance")
+    assert started("registry", "lab-n13") == before
+
+
 def test_the_package_is_a_way_to_an_image():
     """On the controller, where apt has a mirror: the archive it makes is loaded and serves. 2.8 always."""
     home = os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]
