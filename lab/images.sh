@@ -118,7 +118,7 @@ bookworm() {
 trixie() {
   base trixie &&
     image lab-systemd:trixie systemd lab-debian:trixie &&
-    image lab-node:trixie node lab-systemd:trixie "DOCKER_PKGS=docker.io docker-cli docker-compose" &&
+    image lab-node:trixie node lab-systemd:trixie "DOCKER_PKGS=docker.io docker-cli docker-compose skopeo" &&
     image lab-k3s:trixie k3s lab-systemd:trixie
 }
 

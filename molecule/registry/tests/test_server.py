@@ -441,7 +441,7 @@ def engine_in_the_network(tmp_path):
     options = options.replace("=", "=/etc/docker/tls/") + " -H tcp://0.0.0.0:2376"
     ok(host, f"cp /etc/default/docker /tmp/docker.before; echo 'DOCKER_OPTS=\"{options}\"' >> /etc/default/docker")
     ok(host, "systemctl restart docker")
-    # Some machines name a CA bundle for all of requests' connections, which goes before the one that Docker's modules give.
+    # Some machines name a CA bundle for all of requests' connections, which goes before the one that is given here.
     yield {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(tmp_path), "REQUESTS_CA_BUNDLE": "", "CURL_CA_BUNDLE": ""}
     ok(host, "docker rm -f -v registry; docker volume rm -f registry-data registry-config")
     ok(host, "docker network rm homelab-registry; mv /tmp/docker.before /etc/default/docker; rm -r /etc/docker/tls")
@@ -467,7 +467,8 @@ def test_an_engine_over_tcp_with_tls(tmp_path, engine_in_the_network):
     assert node("lab-n13").run("docker inspect registry").rc != 0
     run = run_playbook(SERVER, inventory=inventory, env=engine_in_the_network)
     assert run.code == 0, run.output
-    secret = re.search(r"secret: (\S+)", ok(node("lab-n13"), "docker exec registry cat /etc/docker/registry/config.yml"))[1]
+    config = ok(node("lab-n13"), "docker exec registry cat /etc/docker/registry/config.yml")
+    secret = re.search(r"secret: (\S+)", config)[1]
     assert secret not in run.output
     assert run_playbook(SERVER, inventory=inventory, env=engine_in_the_network).changed("appliance") == 0
     ok(node("lab-n13"), f"docker tag {PAYLOAD} localhost:5000/team/far:1 && docker push localhost:5000/team/far:1")

@@ -249,25 +249,57 @@ def test_a_new_ca_reaches_every_node_before_the_server_changes():
     explained("a new CA", since)
 
 
-def test_and_back_to_plain_http_without_accounts():
+def skopeo(image):
+    """What skopeo finds without any option of its own: its registries.conf, certs.d and Docker's logins are ours."""
+    return json.loads(ok(node("lab-n13"), f"skopeo inspect --raw docker://{image}"))
+
+
+def test_what_else_a_node_has_knows_the_registry():
+    """skopeo by name and through the mirror; curl by the system's own trust, on the node that wants it."""
+    direct = skopeo(f"{REGISTRY}/homelab-canary:1")
+    assert direct["schemaVersion"] == 2
+    assert skopeo("docker.io/library/homelab-canary:1") == direct
+    host = node("lab-n13")
+    assert ok(host, f"curl -s -o /dev/null -w '%{{http_code}}' https://{REGISTRY}/v2/") == "401"
+    assert host.run(f"skopeo inspect --authfile /nonexistent docker://{REGISTRY}/homelab-canary:1").rc != 0
+
+
+MOVED = "lab-reg:5005"
+
+
+def test_and_back_to_plain_http_without_accounts_on_another_port():
     since = time.time()
-    run = run_playbook("site.yml", registry_tls=False, registry_users=[], jobs_run_in="none")
+    run = run_playbook(
+        "site.yml",
+        registry_tls=False,
+        registry_users=[],
+        registry_port=5005,
+        registry_endpoint=MOVED,
+        jobs_run_in="none",
+    )
     assert run.code == 0, run.output
     ok(node("lab-reg"), "! ls /etc/systemd/system/homelab-registry-* /usr/local/bin/registryctl")
     for name in DOCKER:
         host = node(name)
         config = json.loads(ok(host, "docker info -f '{{json .RegistryConfig}}'"))
-        assert config["IndexConfigs"][REGISTRY]["Secure"] is False
-        assert f"http://{REGISTRY}/" in config["Mirrors"]
-        assert REGISTRY not in ok(host, "cat /root/.docker/config.json")
+        assert config["IndexConfigs"][MOVED]["Secure"] is False
+        assert REGISTRY not in config["IndexConfigs"]
+        assert config["Mirrors"] == [f"http://{MOVED}/"]
+        logins = ok(host, "cat /root/.docker/config.json")
+        assert REGISTRY not in logins
+        assert MOVED not in logins
     for name in (*DOCKER, *K3S):
         assert not node(name).file("/etc/homelab-registry/ca.crt").exists
-        assert not node(name).file(f"/etc/docker/certs.d/{REGISTRY}").exists
+        for endpoint in (REGISTRY, MOVED):
+            assert not node(name).file(f"/etc/docker/certs.d/{endpoint}").exists
     for name in K3S:
         text = node(name).file("/etc/rancher/k3s/registries.yaml").content_string
-        assert "https://lab-reg" not in text
+        assert f"http://{MOVED}" in text
+        assert REGISTRY not in text
         assert "canary-nodes-password" not in text
     ok(node("lab-reg"), "test -z \"$(ls /srv/registry/config | grep -E 'tls|htpasswd')\"")
-    explained("https with accounts -> http", since)
+    assert skopeo(f"{MOVED}/homelab-canary:1") == skopeo("docker.io/library/homelab-canary:1")
+    assert not node("lab-n13").run("ls /usr/local/share/ca-certificates/*homelab*").stdout
+    explained("https with accounts -> http on another port", since)
     for name in (*DOCKER, *K3S, "lab-reg"):
         node(name).run("systemctl stop 'pull-loop-*'")
