@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 
 _TIME = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(\.[0-9]+)?(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
@@ -74,7 +74,7 @@ def parse_time(text: str) -> float | None:
         return None
     day, time, fraction, sign, hours, minutes = found.groups()
     try:
-        moment = datetime.fromisoformat(f"{day}T{time}").replace(tzinfo=timezone.utc)
+        moment = datetime.fromisoformat(f"{day}T{time}+00:00")
         if sign:
             offset = timedelta(hours=int(hours), minutes=int(minutes))
             moment += -offset if sign == "+" else offset
@@ -89,6 +89,6 @@ def created_of(config: bytes) -> float | None:
     Image specification, "Image Configuration": `created` is a date and time of RFC 3339.
     """
     try:
-        return parse_time(json.loads(config)["created"])
+        return parse_time(json.loads(config.decode("utf-8"))["created"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

@@ -10,11 +10,12 @@ read when it is asked for.
 
 from __future__ import annotations
 
+import gc
 import marshal
 import os
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 #: More readers gain little: one process puts together what all have read.
 MAX_READERS = 4
@@ -37,6 +38,11 @@ def read_apart(tree, names: list[str], read: Callable[[str], object], readers: i
     if readers is None:
         readers = _readers()
     readers = max(1, min(readers, len(names) // MIN_SHARE))
+    with _uncollected():
+        return _read(tree, names, read, readers)
+
+
+def _read(tree, names, read, readers):
     found, others = {}, []
     try:
         for number in range(1, readers):
@@ -53,6 +59,19 @@ def read_apart(tree, names: list[str], read: Callable[[str], object], readers: i
         if name not in found:
             found[name] = read(name)
     return found
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without Python's search for cycles: hundreds of thousands of objects come to stay, and it would look through all
+    of them again and again."""
+    wanted = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if wanted:
+            gc.enable()
 
 
 def _readers():

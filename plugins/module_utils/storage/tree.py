@@ -61,6 +61,7 @@ _USUAL = 1 << 15
 _NO_CONTENT = {"lost+found", "scheduler-state.json"}
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _SHA256 = re.compile("sha256:[0-9a-f]{64}")
+_decode = json.JSONDecoder().decode
 
 
 class Finding(NamedTuple):
@@ -687,7 +688,7 @@ def _plain(data: bytes) -> Content | None:
     """What parse_manifest and the rest of _content make of an ordinary manifest, in a third of the time; None for
     everything that is in any way out of the ordinary, which they are to judge."""
     try:
-        document = json.loads(data.decode("utf-8"))
+        document = _decode(data.decode("utf-8"))
         media_type = document["mediaType"]
         if document["schemaVersion"] != 2 or len(data) > MAX_MANIFEST or not _plain_annotations(document):
             return None
