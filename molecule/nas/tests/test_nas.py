@@ -284,3 +284,29 @@ def test_after_a_boot_it_is_back_and_so_is_what_the_user_put_into_the_boot():
     assert site().changed("lab-nas") == 0
     by_hand(f"{VOLUME}/registry/client/boot.sh remove; rm -r {VOLUME}/Nas_Prog/homelab")
     assert json.loads(by_hand("cat /etc/docker/daemon.json")) == {"log-level": "warn"}
+
+
+# --- TLS and accounts ---------------------------------------------------------------------------------------------
+def test_tls_and_accounts_come_there_too():
+    """The last one: later scenarios have a registry of their own."""
+    users = [
+        {"name": "keeper", "password": "canary-keeper-of-the-nas", "role": "admin"},
+        {"name": "nodes", "password": "canary-nodes-of-the-nas", "role": "pull"},
+    ]
+    secure = {"registry_tls": True, "registry_users": users}
+    run = run_playbook("site.yml", env=HOME, **secure)
+    assert run.code == 0, run.output
+    host = node("lab-n12")
+    ok(host, f"docker rmi {REGISTRY}/library/nas-only:1; docker pull {REGISTRY}/library/nas-only:1")
+    denied = host.run(f"DOCKER_CONFIG=/nonexistent docker pull {REGISTRY}/library/nas-only:1")
+    assert denied.rc != 0
+    assert "no basic auth credentials" in denied.stderr
+    ok(node("lab-k3s-server"), "k3s crictl pull docker.io/library/nas-only:1")
+    for name in ("tls.key", "htpasswd", "config.yml"):
+        assert appliance(f"stat -c '%a %u' {VOLUME}/registry/config/{name}") == "400 0", name
+    assert json.loads(registryctl("verify", "--json"))["whole"] is True
+    registryctl("gc", "--json")
+    ok(host, f"docker pull {REGISTRY}/library/nas-only:1")
+    seen = run.output + by_hand("ps w; docker inspect registry homelab-registry-jobs; docker logs registry 2>&1")
+    assert not [user["name"] for user in users if user["password"] in seen]
+    assert site(**secure).changed("lab-nas") == 0
