@@ -5,7 +5,8 @@
 import json
 import ssl
 import time
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
+from ipaddress import ip_address
 
 import pytest
 import yaml
@@ -16,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from pulls import report
-from testinfra_common import ADDRESSES, PAYLOAD, node, ok
+from testinfra_common import ADDRESSES, PAYLOAD, node, ok, wait_for
 
 REGISTRY = "lab-reg:5000"
 URL = f"https://{ADDRESSES['lab-reg']}:5000"
@@ -233,6 +234,66 @@ def test_a_new_ca_that_no_node_would_know_is_refused():
         registry_tls_rotate_ca=True,
     )
     assert (TLS / "ca.crt").read_text(encoding="utf-8") == before
+
+
+def by_another_tool(folder):
+    """A certificate for the registry that somebody else has made, of a CA that the nodes know: (chain, key) in PEM."""
+    ca = x509.load_pem_x509_certificate((TLS / "ca.crt").read_bytes())
+    ca_key = serialization.load_pem_private_key((TLS / "ca.key").read_bytes(), None)
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.now(timezone.utc)
+    names = [x509.DNSName("lab-reg"), x509.IPAddress(ip_address(ADDRESSES["lab-reg"]))]
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "lab-reg")]))
+        .issuer_name(ca.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=90))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
+        .sign(ca_key, hashes.SHA256())
+    )
+    plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    for name, text in (("fullchain.pem", made.public_bytes(plain[0])), ("privkey.pem", key.private_bytes(*plain))):
+        (folder / name).write_bytes(text)
+        ok(node("lab-reg"), f"mkdir -p /etc/acme && cat > /etc/acme/{name} <<'EOF'\n{text.decode()}EOF")
+    return (folder / "fullchain.pem").read_text(encoding="utf-8")
+
+
+def test_what_another_tool_renews_is_taken_over(tmp_path):
+    since, made = time.time(), by_another_tool(tmp_path)
+    options = {
+        "registry_tls_mode": "acme_files",
+        "registry_tls_certificate": "/etc/acme/fullchain.pem",
+        "registry_tls_key": "/etc/acme/privkey.pem",
+        "registry_tls_ca": str(TLS / "ca.crt"),
+    }
+    run = run_playbook(SERVER, **options)
+    assert run.code == 0, run.output
+    assert certificate().strip() == made.strip()
+    assert status("nodes") == 200
+    key = (tmp_path / "privkey.pem").read_text(encoding="utf-8").splitlines()[1]
+    assert key not in run.output
+    # without a run: what docs/security.md gives the other tool as its hook
+    renewed, before = by_another_tool(tmp_path), started()
+    for source, name in (("fullchain.pem", "tls.crt"), ("privkey.pem", "tls.key")):
+        ok(node("lab-reg"), f"install -m 0400 /etc/acme/{source} /srv/registry/config/{name}")
+    ok(node("lab-reg"), "docker restart registry")
+    wait_for("it serves the new one", lambda: answered() == renewed.strip())
+    run = run_playbook(SERVER, **options)
+    assert (run.code, run.changed("lab-reg")) == (0, 0), run.output
+    assert started() != before
+    ok(node("lab-reg"), "rm -r /etc/acme")
+    explained("a certificate that another tool has renewed", since)
+
+
+def answered():
+    try:
+        return certificate().strip()
+    except OSError:
+        return None
 
 
 def test_a_new_ca_reaches_every_node_before_the_server_changes():
