@@ -467,7 +467,7 @@ def test_an_engine_over_tcp_with_tls(tmp_path, engine_in_the_network):
     assert node("lab-n13").run("docker inspect registry").rc != 0
     run = run_playbook(SERVER, inventory=inventory, env=engine_in_the_network)
     assert run.code == 0, run.output
-    config = ok(node("lab-n13"), "docker exec registry cat /etc/docker/registry/config.yml")
+    config = ok(node("lab-n13"), "docker cp registry:/etc/docker/registry/config.yml - | tar -xO")
     secret = re.search(r"secret: (\S+)", config)[1]
     assert secret not in run.output
     assert run_playbook(SERVER, inventory=inventory, env=engine_in_the_network).changed("appliance") == 0

@@ -9,14 +9,14 @@ import json
 import re
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 _TIME = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(\.[0-9]+)?(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
 )
 
 
-@dataclass(frozen=True)
-class Held:
+class Held(NamedTuple):
     """A manifest in a repository.
 
     Attributes:
@@ -39,8 +39,7 @@ class Held:
     pushed: float | None = None
 
 
-@dataclass(frozen=True)
-class Tag:
+class Tag(NamedTuple):
     """A tag; `pushed` is when it was last set (seconds since 1970), or None."""
 
     name: str

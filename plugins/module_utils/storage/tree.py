@@ -24,7 +24,6 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,8 +93,7 @@ class Upload(NamedTuple):
     size: int
 
 
-@dataclass(frozen=True)
-class Content:
+class Content(NamedTuple):
     """A manifest's content.
 
     Attributes:
@@ -580,7 +578,7 @@ class Tree:
             for key, found in self._cache.items()
             if key[0] in ("tags", "revisions")
         }
-        contents = {digest: one and tuple(vars(one).values()) for digest, one in self._contents.items()}
+        contents = {digest: one and tuple(one) for digest, one in self._contents.items()}
         return links, contents, self._created, [tuple(finding) for finding in self._findings]
 
     def learn(self, learnt: tuple) -> None:

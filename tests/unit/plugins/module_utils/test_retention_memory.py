@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 
 import pytest
 from ansible_collections.homelab.registry.plugins.module_utils.errors import HomelabError
@@ -28,15 +27,15 @@ def remembered(path, *helds):
 
 
 def test_what_was_put_is_there_again_with_another_time(tmp_path):
-    path = remembered(tmp_path / "memory", replace(HELD, pushed=9.0))
+    path = remembered(tmp_path / "memory", HELD._replace(pushed=9.0))
     assert (path.stat().st_mode & 0o777) == 0o600
     assert Memory(path).get(DIGEST) == HELD
-    assert Memory(path).get(DIGEST, 2.0) == replace(HELD, pushed=2.0)
+    assert Memory(path).get(DIGEST, 2.0) == HELD._replace(pushed=2.0)
     assert Memory(path).get("sha256:b") is None
 
 
 def test_what_nobody_asks_for_any_more_is_forgotten(tmp_path):
-    other = replace(HELD, digest="sha256:b")
+    other = HELD._replace(digest="sha256:b")
     path = remembered(tmp_path / "memory", HELD, other)
     memory = Memory(path)
     memory.get(DIGEST)
