@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from .numbers import duration, size
 from .table import render
 
+#: Of a run that had only to heal, and found no damage.
+NOTHING = "no image had to be mirrored"
 HEADER = ["image", "result", "size", "time", "why"]
 
 
@@ -28,6 +30,8 @@ def mirror_summary(report: Mapping) -> str:
         [f"{one['repository']}:{one['tag']}", one["action"], "-", "-", one.get("reason") or "gone upstream"]
         for one in report["pruned"]
     ]
+    if not rows:
+        return NOTHING
     return f"{render(rows, HEADER)}\n\n{mirror_totals(report)}"
 
 
@@ -41,7 +45,7 @@ def mirror_totals(report: Mapping) -> str:
         parts.append(f"{size(report['transferred_bytes'])} travelled")
     if report["mounted_bytes"]:
         parts.append(f"{size(report['mounted_bytes'])} did not have to")
-    return ", ".join(parts)
+    return ", ".join(parts) or NOTHING
 
 
 def image_line(one: Mapping) -> str:

@@ -107,6 +107,8 @@ def test_a_run_in_which_everything_was_mounted():
 
 def test_nothing_to_tell():
     assert mirror_summary(report([image("a:1", "unchanged")])).endswith("\n\n1 unchanged")
+    # as when there was only to heal, and nothing is damaged
+    assert mirror_summary(report([])) == "no image had to be mirrored"
 
 
 def result(name, action, **more):
