@@ -569,7 +569,6 @@ class Tree:
             self._created[digest] = created_of(read[0]) if read else None
         return self._created[digest]
 
-
     # --- handing over ---------------------------------------------------------------------------------------
     def learnt(self) -> tuple:
         """What was read of tags, revisions, manifests and configurations, in types that marshal takes; for `learn`."""
@@ -607,7 +606,9 @@ def read_inventory(tree: Tree, created: bool = False, memory=None) -> Inventory:
         tree.list_blobs()
     inventory = Inventory(tree.root)
     names = tree.repositories()
-    read = read_apart(tree, names, lambda name: _repository(tree, name, created, memory))
+    # what a mended tree has mended is not handed over
+    alone = 1 if tree._mended else None
+    read = read_apart(tree, names, lambda name: _repository(tree, name, created, memory), alone)
     inventory.repositories.update((name, read[name]) for name in names)
     return inventory
 
