@@ -21,6 +21,8 @@ from contextlib import contextmanager, suppress
 MAX_READERS = 4
 #: A process costs some milliseconds, as much as reading this many small repositories.
 MIN_SHARE = 8
+#: Parts into which the repositories are divided; a reader takes one after the other.
+SHARES = 64
 
 
 def read_apart(tree, names: list[str], read: Callable[[str], object], readers: int | None = None) -> dict[str, object]:
@@ -44,14 +46,22 @@ def read_apart(tree, names: list[str], read: Callable[[str], object], readers: i
 
 def _read(tree, names, read, readers):
     found, others = {}, []
+    shares = [names[number::SHARES] for number in range(SHARES)]
+    # Who is ready takes the next share: one byte of a pipe, which no two of them can read.
+    queue, end = os.pipe()
+    os.write(end, bytes(range(SHARES)))
+    os.close(end)
     try:
-        for number in range(1, readers):
-            others.append(_begin(tree, names[number::readers], read))
-        for name in names[::readers]:
+        for _number in range(1, readers):
+            others.append(_begin(tree, shares, queue, read))
+        for name in _turns(shares, queue):
             found[name] = read(name)
         while others:
             _take(tree, *others.pop(0))
     finally:
+        while os.read(queue, SHARES):  # after an error the others need not go on
+            pass
+        os.close(queue)
         for pid, pipe in others:
             os.close(pipe)
             os.waitpid(pid, 0)
@@ -80,8 +90,14 @@ def _readers():
     return min(MAX_READERS, len(os.sched_getaffinity(0)))
 
 
-def _begin(tree, names, read):
-    """A process that reads these repositories: its number, and the pipe by which it hands over."""
+def _turns(shares, queue):
+    """Names of the shares that fall to this process."""
+    while turn := os.read(queue, 1):
+        yield from shares[turn[0]]
+
+
+def _begin(tree, shares, queue, read):
+    """A process that reads a part of the repositories: its number, and the pipe by which it hands over."""
     pipe, end = os.pipe()
     pid = os.fork()
     if pid:
@@ -90,7 +106,7 @@ def _begin(tree, names, read):
     code = 1
     try:
         os.close(pipe)
-        for name in names:
+        for name in _turns(shares, queue):
             read(name)
         with os.fdopen(end, "wb") as stream:
             stream.write(marshal.dumps(tree.learnt()))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 from ansible_collections.homelab.registry.plugins.module_utils.storage import apart, tree
@@ -66,17 +67,23 @@ def test_it_shows_what_one_process_sees(disk, readers, monkeypatch):
 
 
 def test_what_others_have_read_is_not_read_again(disk, readers, monkeypatch):
-    opened = []
-    seen, read = disk.tree(), tree.Tree._read
+    opened, told = set(), set()
+    seen, read, learn = disk.tree(), tree.Tree._read, tree.Tree.learn
 
     def counted(self, path, *args, **more):
-        opened.append(path)
+        if "/_manifests/" in path:
+            opened.add(path.split("/repositories/")[1].split("/_manifests/")[0])
         return read(self, path, *args, **more)
 
+    def listened(self, learnt):
+        told.update(name for _kind, name in learnt[0])
+        learn(self, learnt)
+
     monkeypatch.setattr(tree.Tree, "_read", counted)
+    monkeypatch.setattr(tree.Tree, "learn", listened)
     read_inventory(seen, created=True)
-    assert opened
-    assert len({path.split("/_manifests/")[0] for path in opened if "/_manifests/" in path}) == MIN_SHARE
+    assert opened | told == set(seen.repositories())
+    assert not opened & told
 
 
 @pytest.mark.parametrize("how", ["error", "killed", "half"])
@@ -106,6 +113,7 @@ def test_an_error_here_leaves_no_process(disk, readers):
     def read(name):
         if os.getpid() == here:
             raise KeyboardInterrupt
+        time.sleep(0.2)  # they leave something to do
         return name
 
     with pytest.raises(KeyboardInterrupt):
