@@ -53,7 +53,8 @@ def _read(tree, names, read, readers):
     os.close(end)
     try:
         for _number in range(1, readers):
-            others.append(_begin(tree, shares, queue, read))
+            with suppress(OSError):  # no more processes are allowed, as in a small container
+                others.append(_begin(tree, shares, queue, read))
         for name in _turns(shares, queue):
             found[name] = read(name)
         while others:
